@@ -1,0 +1,42 @@
+# `make demo` runs the whole journey, `make test` runs every check; each does all its own set-up.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint bench lock setup browser clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml infra/setup/ensure-venv
+	infra/setup/ensure-venv $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" infra/setup/demo
+
+test: $(READY) lint browser
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The report is opened in a real browser by its tests.
+browser:
+	infra/setup/ensure-browser
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+# Pins every version and its digest again; commit the result.
+lock: $(READY)
+	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-annotate --upgrade --quiet --custom-compile-command "make lock" -o requirements.lock
+
+clean:
+	rm -rf $(VENV) demo-output build dist
