@@ -1,0 +1,1 @@
+"""The front door: the `okko` command and nothing else."""

@@ -1,0 +1,1 @@
+"""From photos to a bundle: dataset, features, network, swarm, tuning, export, report."""

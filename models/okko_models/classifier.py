@@ -1,0 +1,129 @@
+"""From a photo to a verdict: one onnxruntime session over a bundle's graph, and the bundle's own decision rule.
+
+The graph takes the raw photo, so nothing here resizes, crops or normalises; what the device computes is what the
+trainer computed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+
+from okko_models.bundle import MODEL
+from okko_models.errors import BundleError, SelfTestError
+from okko_models.photo import read_photo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from okko_models.bundle import Bundle
+    from okko_models.decision import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a model says about one photo.
+
+    Attributes:
+        verdict: OK, KO or UNCERTAIN by the bundle's decision rule.
+        label: the most probable label.
+        probability: one calibrated probability a label, in the manifest's order, (n_labels,) float32, sums to 1.
+        probability_of_ok: summed probability of the good labels.
+        embedding: (embedding_size,) float32.
+    """
+
+    verdict: Verdict
+    label: str
+    probability: NDArray[np.float32]
+    probability_of_ok: float
+    embedding: NDArray[np.float32]
+
+
+def make_session(model: bytes, *, threads: int) -> onnxruntime.InferenceSession:
+    """Returns a CPU session that uses `threads` threads and does not spin while it waits.
+
+    Raises:
+        BundleError: onnxruntime cannot load the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot load the model: {error}") from error
+
+
+class Classifier:
+    """A bundle, loaded and ready.
+
+    Example:
+        >>> classifier = Classifier(Bundle.open(Path("marbles.okko")))  # doctest: +SKIP
+        >>> classifier.classify(read_photo(Path("marble.jpg"))).verdict  # doctest: +SKIP
+        <Verdict.OK: 'OK'>
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        self.bundle = bundle
+        self._labels = bundle.manifest.labels
+        self._rule = bundle.manifest.decision
+        self._ok_columns = [self._labels.index(label) for label in self._rule.ok_labels]
+        self.session = make_session(bundle.read(MODEL), threads=threads)
+        self._check_interface()
+
+    def classify(self, image: NDArray[np.uint8]) -> Classification:
+        """Classifies one photo.
+
+        Args:
+            image: (height, width, 3) RGB, uint8, any height and width.
+        """
+        probabilities, embeddings = self.session.run(("probability", "embedding"), {"image": image[None]})
+        probability: NDArray[np.float32] = probabilities[0]
+        ok = math.fsum(probability[self._ok_columns].tolist())
+        return Classification(
+            self._rule.verdict(ok), self._labels[int(probability.argmax())], probability, ok, embeddings[0]
+        )
+
+    def by_label(self, classification: Classification) -> dict[str, float]:
+        """Returns the probabilities with their labels."""
+        return dict(zip(self._labels, classification.probability.tolist(), strict=True))
+
+    def self_test(self) -> float:
+        """Repeats the golden frames and returns the largest difference in probability.
+
+        Raises:
+            SelfTestError: the difference is beyond the bundle's tolerance: this machine computes something else.
+        """
+        worst = 0.0
+        for frame in self.bundle.manifest.golden:
+            got = self.classify(read_photo(self.bundle.read(frame.file), name=frame.file)).probability
+            difference = float(np.abs(got - np.array(frame.probability)).max())
+            worst = max(worst, difference if math.isfinite(difference) else math.inf)
+        tolerance = self.bundle.manifest.model.tolerance
+        if worst > tolerance:
+            raise SelfTestError(
+                f"{self.bundle.path}: golden frames differ by {worst:.2g} in probability from what the trainer got, "
+                f"at most {tolerance:.2g} is allowed; do not trust this model on this machine "
+                f"(onnxruntime {onnxruntime.__version__})"
+            )
+        return worst
+
+    def _check_interface(self) -> None:
+        outputs = {output.name: output.shape for output in self.session.get_outputs()}
+        inputs = {entry.name: entry.type for entry in self.session.get_inputs()}
+        if inputs != {"image": "tensor(uint8)"} or not {"probability", "embedding"} <= set(outputs):
+            raise BundleError(
+                f"{self.bundle.path}: the model has inputs {inputs} and outputs {sorted(outputs)}; "
+                "expected the input image (uint8) and the outputs probability and embedding"
+            )
+        if outputs["probability"][-1] != len(self._labels):
+            raise BundleError(
+                f"{self.bundle.path}: the model gives {outputs['probability'][-1]} probabilities "
+                f"for {len(self._labels)} labels"
+            )
