@@ -1,9 +1,9 @@
 """The decision rule: from the probability of OK to one of three verdicts.
 
 The thresholds are chosen in training from what mistakes cost the user and travel in the manifest; this module only
-applies them. With calibrated probabilities and costs that are linear in the number of mistakes, the cheapest verdict is a
-function of one number, the probability of OK, cut at two points (Chow, 1970, "On optimum recognition error and reject
-tradeoff").
+applies them. With calibrated probabilities and costs that are linear in the number of mistakes, the cheapest verdict
+is a function of one number, the probability of OK, cut at two points (Chow, 1970, "On optimum recognition error and
+reject tradeoff").
 """
 
 from __future__ import annotations

@@ -1,0 +1,128 @@
+"""How good a model is on labelled photos: counts, rates with their confidence intervals, and money.
+
+Pure: probabilities and truth in, one `Evaluation` out. Intervals are 95 %: Wilson's for a share (Wilson, 1927), and the
+percentile bootstrap for what is not a simple share (Efron and Tibshirani, 1993).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from okko_models.decision import Verdict
+from okko_models.manifest import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from okko_models.decision import DecisionRule
+
+_Z_95 = 1.959964
+_BOOTSTRAP_SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model did on n labelled photos.
+
+    Attributes:
+        n: number of photos.
+        labels: label names, in the order of the confusion matrix.
+        confusion: (n_labels, n_labels) counts; row = true label, column = most probable label.
+        accuracy: share of photos whose most probable label is the true one.
+        balanced_accuracy: mean over the labels of the share recognised.
+        verdicts: how many photos got each verdict.
+        false_ok: bad photos with verdict OK.
+        false_ko: good photos with verdict KO.
+        cost_per_photo: mean cost of the verdicts, in the currency of the rule's costs.
+        probability_of_ok: (n,) for plots.
+        truly_ok: (n,) bool, for plots.
+    """
+
+    n: int
+    labels: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    accuracy: Interval
+    balanced_accuracy: Interval
+    verdicts: dict[str, int]
+    false_ok: int
+    false_ko: int
+    cost_per_photo: Interval
+    probability_of_ok: NDArray[np.float64]
+    truly_ok: NDArray[np.bool_]
+
+
+def evaluate(
+    probability: NDArray[np.floating], truth: NDArray[np.integer], labels: Sequence[str], rule: DecisionRule
+) -> Evaluation:
+    """Compares predictions with the truth.
+
+    Args:
+        probability: (n, n_labels), rows sum to 1.
+        truth: (n,) index of the true label.
+        labels: n_labels names.
+        rule: turns the probability of OK into verdicts.
+
+    Raises:
+        ValueError: no photos.
+    """
+    n, n_labels = probability.shape
+    if n == 0:
+        raise ValueError("there are no photos to evaluate")
+    predicted = probability.argmax(axis=1)
+    confusion = np.zeros((n_labels, n_labels), np.int64)
+    np.add.at(confusion, (truth, predicted), 1)
+    ok_columns = [labels.index(label) for label in rule.ok_labels]
+    of_ok = probability[:, ok_columns].sum(axis=1, dtype=np.float64)
+    truly_ok = np.isin(truth, ok_columns)
+    verdicts = [rule.verdict(value) for value in of_ok]
+    costs = np.array(
+        [rule.costs.of(verdict, truly_ok=bool(ok)) for verdict, ok in zip(verdicts, truly_ok, strict=True)]
+    )
+    called_ok = np.array([verdict is Verdict.OK for verdict in verdicts])
+    called_ko = np.array([verdict is Verdict.KO for verdict in verdicts])
+    correct = predicted == truth
+    counts = Counter(verdicts)
+    return Evaluation(
+        n=n,
+        labels=tuple(labels),
+        confusion=confusion,
+        accuracy=share_interval(int(correct.sum()), n),
+        balanced_accuracy=_balanced_accuracy(correct, truth),
+        verdicts={verdict.value: counts[verdict] for verdict in Verdict},
+        false_ok=int((called_ok & ~truly_ok).sum()),
+        false_ko=int((called_ko & truly_ok).sum()),
+        cost_per_photo=_bootstrap(lambda rows: costs[rows].mean(axis=1), n, float(costs.mean())),
+        probability_of_ok=of_ok,
+        truly_ok=truly_ok,
+    )
+
+
+def share_interval(hits: int, n: int) -> Interval:
+    """Returns hits / n with Wilson's 95 % interval, which stays inside [0, 1] and is honest for few photos."""
+    share, z2 = hits / n, _Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _balanced_accuracy(correct: NDArray[np.bool_], truth: NDArray[np.integer]) -> Interval:
+    present = np.unique(truth)
+    shares = [share_interval(int(correct[truth == label].sum()), int((truth == label).sum())) for label in present]
+    mean = sum(share.value for share in shares) / len(shares)
+    # The labels are independent samples, so the distances to their bounds add up in squares (Newcombe, 1998).
+    below = math.sqrt(sum((share.value - share.low) ** 2 for share in shares)) / len(shares)
+    above = math.sqrt(sum((share.high - share.value) ** 2 for share in shares)) / len(shares)
+    return Interval(mean, max(0.0, mean - below), min(1.0, mean + above))
+
+
+def _bootstrap(statistic: Callable[[NDArray[np.integer]], NDArray[np.float64]], n: int, value: float) -> Interval:
+    rows = np.random.default_rng(0).integers(0, n, (_BOOTSTRAP_SAMPLES, n))
+    low, high = np.quantile(statistic(rows), (0.025, 0.975))
+    return Interval(value, float(low), float(high))
