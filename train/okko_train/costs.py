@@ -1,0 +1,211 @@
+"""What training makes small: cross-entropy, mean squared error, mean absolute percentage error, or a cost of your own.
+
+A cost compares outputs with targets; it knows nothing of weights. Built-in costs are feature-major, ``(..., k, n)``,
+like everything inside the network, and any leading axes (the particles of a swarm) are kept. A cost of your own sees
+the familiar ``(n, k)``, one row per sample.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+Value = Callable[[Array, Array], Array | float]
+Gradient = Callable[[Array, Array], Array]
+
+
+class Cost(ABC):
+    """A cost function, averaged over the samples.
+
+    Attributes:
+        name: how users call it.
+        natural: last activation for which d cost / d z is just ``outputs - targets``, or None.
+        differentiable: False if only a swarm can train with it.
+    """
+
+    name: str
+    natural: str | None = None
+    differentiable = True
+
+    @abstractmethod
+    def value(self, outputs: Array, targets: Array, weights: Array | None = None) -> Array:
+        """Cost (...) of outputs (..., k, n) against targets (k, n); weights (n,) of mean 1 weigh the samples."""
+
+    @abstractmethod
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """Derivative of each sample's own cost with respect to its outputs: (k, n), not yet divided by n."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class _RowCost(Cost):
+    """A cost that is a mean over samples."""
+
+    @abstractmethod
+    def rows(self, outputs: Array, targets: Array) -> Array:
+        """Cost (..., n) of each sample."""
+
+    def value(self, outputs: Array, targets: Array, weights: Array | None = None) -> Array:
+        """Mean (...) of the rows, weighted if ``weights`` (n,) are given."""
+        rows = self.rows(outputs, targets)
+        return np.asarray(np.mean(rows if weights is None else rows * weights, axis=-1, dtype=np.float64))
+
+
+class CategoricalCrossEntropy(_RowCost):
+    """-sum over classes of t log p: one of k classes, after softmax."""
+
+    name = "cross_entropy"
+    natural = "softmax"
+
+    def rows(self, outputs: Array, targets: Array) -> Array:
+        """Cost (..., n) of each sample."""
+        rows: Array = -np.sum(np.log(_above_zero(outputs)) * targets, axis=-2)
+        return rows
+
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """-t / p."""
+        slope: Array = -targets / _above_zero(outputs)
+        return slope
+
+
+class BinaryCrossEntropy(_RowCost):
+    """-sum over labels of t log p + (1 - t) log(1 - p): k independent yes-or-no labels, after sigmoid."""
+
+    name = "cross_entropy"
+    natural = "sigmoid"
+
+    def rows(self, outputs: Array, targets: Array) -> Array:
+        """Cost (..., n) of each sample."""
+        p = self._inside(outputs)
+        rows: Array = -np.sum(np.log(p) * targets + np.log1p(-p) * (1 - targets), axis=-2)
+        return rows
+
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """(p - t) / (p (1 - p))."""
+        p = self._inside(outputs)
+        slope: Array = (p - targets) / (p * (1 - p))
+        return slope
+
+    @staticmethod
+    def _inside(p: Array) -> Array:
+        smallest = np.finfo(p.dtype).epsneg
+        return np.asarray(np.clip(p, smallest, 1 - smallest))
+
+
+class MeanSquaredError(_RowCost):
+    """Mean over outputs and samples of (output - target) squared."""
+
+    name = "mse"
+
+    def rows(self, outputs: Array, targets: Array) -> Array:
+        """Cost (..., n) of each sample."""
+        return np.asarray(np.mean((outputs - targets) ** 2, axis=-2))
+
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """2 (output - target) / k."""
+        slope: Array = (outputs - targets) * (2 / outputs.shape[-2])
+        return slope
+
+
+class MeanAbsolutePercentageError(_RowCost):
+    """Mean over outputs and samples of |output - target| / |target|, as a share (0.1 is 10 %).
+
+    Targets nearer to zero than float precision count as that precision, as in scikit-learn.
+    """
+
+    name = "mape"
+
+    def rows(self, outputs: Array, targets: Array) -> Array:
+        """Cost (..., n) of each sample."""
+        return np.asarray(np.mean(np.abs(outputs - targets) / self._size(targets), axis=-2))
+
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """sign(output - target) / (k |target|)."""
+        slope: Array = np.sign(outputs - targets) / (self._size(targets) * outputs.shape[-2])
+        return slope
+
+    @staticmethod
+    def _size(targets: Array) -> Array:
+        return np.asarray(np.maximum(np.abs(targets), np.finfo(targets.dtype).eps))
+
+
+class CustomCost(Cost):
+    """A cost of your own.
+
+    >>> pinball = CustomCost(lambda y, p: np.mean(np.maximum(0.9 * (y - p), -0.1 * (y - p)), axis=(-2, -1)))
+
+    Args:
+        value: ``value(targets, outputs)`` with targets (n, k) and outputs (..., n, k); returns one cost per leading
+            index, shape (...): a number for one network, (particles,) for a swarm. Average with ``axis=(-2, -1)``.
+        gradient: ``gradient(targets, outputs)`` -> (n, k), the derivative of that number. Without it only a swarm can
+            train with this cost.
+        name: how messages call it.
+    """
+
+    def __init__(self, value: Value, gradient: Gradient | None = None, name: str = "custom") -> None:
+        self._value, self._gradient, self.name = value, gradient, name
+        self.differentiable = gradient is not None
+
+    def value(self, outputs: Array, targets: Array, weights: Array | None = None) -> Array:
+        """What the function says, (...); raises ValueError if its shape is wrong."""
+        if weights is not None:
+            raise ValueError(f"sample_weight was given with the cost {self.name!r}; weigh the samples inside that cost")
+        cost = np.asarray(self._value(targets.T, np.swapaxes(outputs, -1, -2)), dtype=np.float64)
+        if cost.shape != outputs.shape[:-2]:
+            raise ValueError(
+                f"the cost {self.name!r} returned shape {cost.shape} for outputs of shape "
+                f"{np.swapaxes(outputs, -1, -2).shape}; expected {outputs.shape[:-2]}: average over the last two axes"
+            )
+        return cost
+
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """What the gradient function says, times n; raises ValueError if there is none or its shape is wrong."""
+        if self._gradient is None:
+            raise ValueError(f"the cost {self.name!r} has no gradient; pass one, or train by the swarm")
+        slope = np.asarray(self._gradient(targets.T, outputs.T))
+        if slope.shape != outputs.T.shape:
+            raise ValueError(
+                f"the gradient of the cost {self.name!r} has shape {slope.shape}; expected {outputs.T.shape}, one "
+                "number per sample and output"
+            )
+        # The gradient of a mean already holds 1/n, which training divides by again.
+        scaled: Array = slope.T * outputs.shape[-1]
+        return scaled
+
+
+def _above_zero(p: Array) -> Array:
+    return np.asarray(np.maximum(p, np.finfo(p.dtype).tiny))
+
+
+def resolve(cost: str | Cost | Value, last_activation: str) -> Cost:
+    """The cost that a name, a `Cost` or a plain function stands for.
+
+    Args:
+        cost: "cross_entropy", "mse", "mape", a `Cost`, or a function as `CustomCost` takes it.
+        last_activation: of the network; it decides which cross-entropy is meant.
+
+    Raises:
+        ValueError: unknown name, or a cross-entropy of outputs that are no probabilities.
+    """
+    if isinstance(cost, Cost):
+        return cost
+    if callable(cost):
+        return CustomCost(cost, name=getattr(cost, "__name__", "custom"))
+    if cost == "cross_entropy":
+        if last_activation == "softmax":
+            return CategoricalCrossEntropy()
+        if last_activation == "sigmoid":
+            return BinaryCrossEntropy()
+        raise ValueError(f"cost is cross_entropy after {last_activation}; it needs softmax or sigmoid outputs")
+    if cost == "mse":
+        return MeanSquaredError()
+    if cost == "mape":
+        return MeanAbsolutePercentageError()
+    raise ValueError(f"cost is {cost!r}; expected 'cross_entropy', 'mse', 'mape', a Cost or a function")
