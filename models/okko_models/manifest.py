@@ -16,7 +16,9 @@ from okko_models.errors import BundleError
 SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 
-Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")]
+NAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z"
+
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 # A path inside the bundle: one folder deep at most, no dot names, so it cannot leave the bundle.
 FilePath = Annotated[str, msgspec.Meta(pattern=r"\A(?:[A-Za-z0-9][A-Za-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*\Z")]

@@ -27,9 +27,14 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
+def losses(probability: NDArray[np.floating], truth: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Returns (n,) log losses: the negative logarithm of the true label's probability, in nats."""
+    return np.asarray(-np.log(np.maximum(probability[np.arange(len(truth)), truth], 1e-12)), np.float64)
+
+
 def log_loss(probability: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """Returns the mean negative logarithm of the true label's probability, in nats."""
-    return float(-np.log(np.maximum(probability[np.arange(len(truth)), truth], 1e-12)).mean())
+    """Returns the mean of `losses`."""
+    return float(losses(probability, truth).mean())
 
 
 def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
@@ -44,8 +49,8 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
     n, k = logits.shape
     smoothed = np.full((n, k), 1 / (n + k))
     smoothed[np.arange(n), truth] += n / (n + k)
-    losses = [-(smoothed * np.log(np.maximum(softmax(logits / t), 1e-12))).sum() for t in _TEMPERATURES]
-    return float(_TEMPERATURES[int(np.argmin(losses))])
+    misfit = [-(smoothed * np.log(np.maximum(softmax(logits / t), 1e-12))).sum() for t in _TEMPERATURES]
+    return float(_TEMPERATURES[int(np.argmin(misfit))])
 
 
 def choose_rule(

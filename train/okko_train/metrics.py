@@ -82,9 +82,7 @@ def evaluate(
     of_ok = probability[:, ok_columns].sum(axis=1, dtype=np.float64)
     truly_ok = np.isin(truth, ok_columns)
     verdicts = [rule.verdict(value) for value in of_ok]
-    costs = np.array(
-        [rule.costs.of(verdict, truly_ok=bool(ok)) for verdict, ok in zip(verdicts, truly_ok, strict=True)]
-    )
+    costs = costs_of(of_ok, truly_ok, rule)
     called_ok = np.array([verdict is Verdict.OK for verdict in verdicts])
     called_ko = np.array([verdict is Verdict.KO for verdict in verdicts])
     correct = predicted == truth
@@ -102,6 +100,14 @@ def evaluate(
         probability_of_ok=of_ok,
         truly_ok=truly_ok,
     )
+
+
+def costs_of(
+    probability_of_ok: NDArray[np.floating], truly_ok: NDArray[np.bool_], rule: DecisionRule
+) -> NDArray[np.float64]:
+    """Returns (n,) costs of the verdicts that `rule` gives, in the currency of its costs."""
+    outcomes = zip(probability_of_ok.tolist(), truly_ok.tolist(), strict=True)
+    return np.array([rule.costs.of(rule.verdict(value), truly_ok=ok) for value, ok in outcomes])
 
 
 def share_interval(hits: int, n: int) -> Interval:

@@ -1,0 +1,92 @@
+"""`okko train`: photos in, a bundle out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+
+def _positive(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise click.BadParameter(f"{value} is not a number above 0", param=parameter)
+    return value
+
+
+_COST = click.FloatRange(min=0, max=1e9)
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the bundle to write.")
+@click.option("--name", help="Name of the model; the bundle's folder name unless given.")
+@click.option("--ok", "ok_labels", multiple=True, metavar="LABEL", help="A label that counts as good (repeatable).")
+@click.option("--group-by", metavar="COLUMN", help="Column of photos.csv; a group stays on one side of every split.")
+@click.option("--cost-false-ok", type=_COST, default=1.0, show_default=True, help="Cost of a bad one let through.")
+@click.option("--cost-false-ko", type=_COST, default=1.0, show_default=True, help="Cost of a good one thrown out.")
+@click.option(
+    "--cost-uncertain", type=_COST, default=0.25, show_default=True, help="Cost of one set aside for a person."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same photos: same model."
+)
+@click.option("--trials", type=click.IntRange(min=1), default=30, show_default=True, help="Trials of the swarm.")
+@click.option(
+    "--budget", type=float, callback=_positive, metavar="SECONDS", help="Cut the search short to end about then."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes side by side; one a processor unless given.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON alone on standard output.")
+def train(
+    data: Path,
+    out: Path,
+    name: str | None,
+    ok_labels: tuple[str, ...],
+    group_by: str | None,
+    cost_false_ok: float,
+    cost_false_ko: float,
+    cost_uncertain: float,
+    seed: int,
+    trials: int,
+    budget: float | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Make a model from the photos in DATA.
+
+    DATA is a folder with one sub-folder for each label (OK and KO, say), a folder with a photos.csv (columns file and
+    label), or a SageMaker .lst file. What a bad object let through and a good one thrown out cost decides where the
+    model draws the line. A fifth of the photos is put aside, and the model is tested on them at the very end.
+
+    \b
+    okko train photos/ --out marbles.okko
+    okko train photos/ --out marbles.okko --group-by rig
+    okko train parts/ --out parts.okko --cost-false-ok 20 --cost-false-ko 1 --cost-uncertain 0.5
+    """  # noqa: D301
+    if cost_false_ok == cost_false_ko == 0:
+        raise click.UsageError("--cost-false-ok and --cost-false-ko are both 0: then no decision matters; raise one")
+
+    from okko_models.decision import Costs
+    from okko_models.host import processors
+    from okko_train import training
+    from okko_train.dataset import load_dataset
+    from okko_train.summary import print_result, result_json
+
+    workers = workers or processors()
+    options = training.Options(
+        name=training.model_name(name, out),
+        costs=Costs(cost_false_ok, cost_false_ko, cost_uncertain),
+        ok_labels=ok_labels or None,
+        seed=seed,
+        trials=trials,
+        budget_s=budget,
+        workers=workers,
+        command=shlex.join(["okko", *sys.argv[1:]]),
+    )
+    dataset = load_dataset(data, group_by=group_by, workers=workers)
+    result = training.train(dataset, out, options)
+    if as_json:
+        click.echo(result_json(result, out))
+    else:
+        print_result(result, out)

@@ -1,0 +1,171 @@
+"""From the raw photo to its features, as one ONNX graph: crop, resize, normalisation, backbone, pooling.
+
+The same graph computes the features in training and stands, unchanged, in the bundle; there is no second implementation
+of preprocessing. What to look at is stated by a `Recipe`; what to do with the features is the head's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+from okko_train.backbone import EFFICIENTNET_LITE0, EMBEDDING, Backbone
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+OPSET: Final = 18
+"""The first operator set whose Resize can filter before it shrinks (antialias)."""
+IR_VERSION: Final = 8
+MINIMUM_ONNXRUNTIME: Final = "1.14"
+"""The first onnxruntime that knows operator set 18."""
+IMAGE: Final = "image"
+FEATURES: Final = "features"
+_BUILD: Final = "1"
+"""Goes into the digest of every recipe; to be raised whenever the same recipe gives other numbers."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at the photo.
+
+    Attributes:
+        crop: side of the centred square that is seen, as a share of the photo's shorter side; None squeezes the whole
+            photo into a square.
+        size: pixels along each side after resizing; a multiple of 32.
+    """
+
+    crop: float | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which features a photo has.
+
+    Attributes:
+        views: looks at the photo, all of one size.
+        taps: places in the backbone; a map is averaged over the view.
+        spread: taps of which the standard deviation over the view is taken as well.
+        backbone: the pretrained network.
+    """
+
+    views: tuple[View, ...]
+    taps: tuple[str, ...] = (EMBEDDING,)
+    spread: tuple[str, ...] = ()
+    backbone: Backbone = EFFICIENTNET_LITE0
+
+    def __post_init__(self) -> None:
+        if not self.views or len({view.size for view in self.views}) != 1 or self.views[0].size % 32:
+            raise ValueError(f"views must be of one size, a multiple of 32; got {self.views}")
+
+    @property
+    def length(self) -> int:
+        """Number of features of one photo."""
+        channels = self.backbone.taps
+        return len(self.views) * sum(channels[tap].channels for tap in (*self.taps, *self.spread))
+
+    @property
+    def digest(self) -> str:
+        """Names the numbers that this recipe computes, SHA-256."""
+        text = f"{self.views} {self.taps} {self.spread} {self.backbone.digest} build {_BUILD}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def feature_model(recipe: Recipe) -> ModelProto:
+    """Returns the graph from `image`, uint8 (n, height, width, 3), to `features`, float32 (n, recipe.length)."""
+    graph = _Graph()
+    views = [graph.view(view) for view in recipe.views]
+    stacked = views[0] if len(views) == 1 else graph.add("Concat", views, axis=0)
+    taps = tuple(dict.fromkeys((*recipe.taps, *recipe.spread)))
+    subgraph = recipe.backbone.nodes(recipe.backbone.load_weights(), stacked, "backbone_", taps)
+    graph.nodes += subgraph.nodes
+    graph.initializers += subgraph.initializers
+    pooled = [graph.mean(subgraph.taps[tap], is_map=tap != EMBEDDING) for tap in recipe.taps]
+    pooled += [graph.deviation(subgraph.taps[tap]) for tap in recipe.spread]
+    features = pooled[0] if len(pooled) == 1 else graph.add("Concat", pooled, axis=1)
+    if len(views) > 1:
+        per_view = recipe.length // len(views)
+        features = graph.add("Reshape", [features, graph.integers([len(views), -1, per_view])])
+        features = graph.add("Transpose", [features], perm=[1, 0, 2])
+        features = graph.add("Reshape", [features, graph.integers([0, recipe.length])])
+    graph.nodes.append(helper.make_node("Identity", [features], [FEATURES], FEATURES))
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "okko",
+            [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", "H", "W", 3])],
+            [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["N", recipe.length])],
+            graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="okko",
+    )
+    checker.check_model(model, full_check=True)
+    return model
+
+
+class _Graph:
+    """Nodes and constants under construction; every value gets a name of its own."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+
+    def add(self, operator: str, inputs: list[str], **attributes: Any) -> str:
+        name = f"pre_{len(self.nodes)}_{operator.lower()}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"pre_constant_{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def integers(self, values: list[int]) -> str:
+        return self.constant(np.array(values, np.int64))
+
+    def number(self, value: float) -> str:
+        return self.constant(np.array(value, np.float32))
+
+    def view(self, view: View) -> str:
+        """From the photo to (n, 3, size, size), normalised as the backbone wants it."""
+        seen = IMAGE if view.crop is None else self.centred_square(view.crop)
+        pixels = self.add("Cast", [self.add("Transpose", [seen], perm=[0, 3, 1, 2])], to=TensorProto.FLOAT)
+        resized = self.add(
+            "Resize",
+            [pixels, "", "", self.sizes(pixels, view.size)],
+            mode="linear",
+            antialias=1,
+            coordinate_transformation_mode="half_pixel",
+        )
+        centred = self.add("Sub", [resized, self.number(127.0)])
+        return self.add("Mul", [centred, self.number(1 / 128)])
+
+    def sizes(self, tensor: str, size: int) -> str:
+        batch = self.add("Slice", [self.add("Shape", [tensor]), self.integers([0]), self.integers([1])])
+        return self.add("Concat", [batch, self.integers([3, size, size])], axis=0)
+
+    def centred_square(self, crop: float) -> str:
+        extent = self.add("Slice", [self.add("Shape", [IMAGE]), self.integers([1]), self.integers([3])])
+        shorter = self.add("ReduceMin", [extent], keepdims=1)
+        share = self.add("Mul", [self.add("Cast", [shorter], to=TensorProto.FLOAT), self.number(crop)])
+        rounded = self.add("Cast", [self.add("Round", [share])], to=TensorProto.INT64)
+        side = self.add("Max", [rounded, self.integers([1])])
+        start = self.add("Div", [self.add("Sub", [extent, side]), self.integers([2])])
+        end = self.add("Add", [start, side])
+        return self.add("Slice", [IMAGE, start, end, self.integers([1, 2])])
+
+    def mean(self, tensor: str, *, is_map: bool = True) -> str:
+        return self.add("ReduceMean", [tensor, self.integers([2, 3])], keepdims=0) if is_map else tensor
+
+    def deviation(self, tensor: str) -> str:
+        mean = self.add("ReduceMean", [tensor, self.integers([2, 3])], keepdims=1)
+        difference = self.add("Sub", [tensor, mean])
+        variance = self.mean(self.add("Mul", [difference, difference]))
+        return self.add("Sqrt", [variance])

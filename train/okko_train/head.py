@@ -1,0 +1,156 @@
+"""The head: from a photo's features to scores for its label.
+
+Features are standardised and turned onto their principal axes, which lets a small network learn from few photos in
+milliseconds; then comes the network. All three are exported as they stand. The head does not know where its features
+come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+import numpy as np
+
+from okko_train.network import History, Network, fit
+from okko_train.space import Float, Integer, Space
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_COMPONENTS = 256
+
+
+class Hyperparameters(TypedDict):
+    """What the swarm chooses for a head; see `head_space` for the ranges."""
+
+    components: int
+    hidden_layers: int
+    hidden_units: NotRequired[int]
+    dropout: NotRequired[float]
+    learning_rate: float
+    l2: float
+    epochs: int
+
+
+def head_space(n_photos: int, n_features: int) -> Space:
+    """Returns the space in which the swarm looks for a head.
+
+    Args:
+        n_photos: number of photos that the smallest training fold has.
+        n_features: length of one feature vector.
+    """
+    most = min(MAX_COMPONENTS, n_photos - 1, n_features)
+    return Space(
+        {
+            "components": Integer(min(8, most - 1), most, scale="log"),
+            "hidden_layers": Integer(0, 1),
+            "hidden_units": Integer(8, 64, scale="log", when=("hidden_layers", (1,))),
+            "dropout": Float(0.0, 0.6, when=("hidden_layers", (1,))),
+            "learning_rate": Float(3e-4, 3e-2, scale="log"),
+            "l2": Float(1e-5, 1.0, scale="log"),
+            "epochs": Integer(10, 80, scale="log"),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Standardisation and rotation onto the principal axes, strongest first (Pearson, 1901).
+
+    Attributes:
+        mean: (n_features,) subtracted first.
+        axes: (n_features, n_components) multiplied next; the standard deviations are divided out in them, and all
+            columns share one scale, so that the first component has unit variance.
+    """
+
+    mean: NDArray[np.float32]
+    axes: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, features: NDArray[np.float32], n_components: int = MAX_COMPONENTS) -> Projection:
+        """Finds the principal axes of (n_photos, n_features) standardised features."""
+        n_photos, n_features = features.shape
+        n_components = min(n_components, n_photos - 1, n_features)
+        mean = features.mean(axis=0, dtype=np.float64)
+        spread = features.std(axis=0, dtype=np.float64)
+        # A feature that hardly varies over these photos is noise; dividing by its spread would make it loud.
+        spread = np.maximum(spread, 1e-3 * spread.max() + 1e-12)
+        standardised = (features - mean) / spread
+        # The photos' Gram matrix has the same axes as the covariance and is far smaller when photos are few.
+        values, vectors = np.linalg.eigh(standardised @ standardised.T)
+        strongest = np.argsort(values)[::-1][:n_components]
+        values = np.maximum(values[strongest], 1e-9 * values[strongest[0]])
+        axes = standardised.T @ (vectors[:, strongest] / np.sqrt(values))
+        axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
+        first_deviation = np.sqrt(values[0] / n_photos)
+        return cls(mean.astype(np.float32), (axes / spread[:, None] / first_deviation).astype(np.float32))
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the (n_photos, n_components) components of (n_photos, n_features) features."""
+        return np.asarray((features - self.mean) @ self.axes, dtype=np.float32)
+
+    def first(self, n_components: int) -> Projection:
+        """Returns the projection onto the strongest axes alone."""
+        return Projection(self.mean, np.ascontiguousarray(self.axes[:, :n_components]))
+
+
+@dataclass(frozen=True)
+class Head:
+    """A trained head: `network` on the components of `projection`."""
+
+    projection: Projection
+    network: Network
+
+    def probability(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns (n_photos, n_labels) probabilities of (n_photos, n_features) features."""
+        return self.network.predict(self.projection(features))
+
+    def calibrated(self, temperature: float) -> Head:
+        """Returns a head whose scores are divided by `temperature`, within the last layer's weights."""
+        network = self.network.copy()
+        network.layers[-1].matrix[:] /= temperature
+        return Head(self.projection, network)
+
+
+def train_network(
+    components: NDArray[np.float32],
+    truth: NDArray[np.int64],
+    n_labels: int,
+    parameters: Hyperparameters,
+    *,
+    seed: int,
+    validation: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None,
+) -> tuple[Network, History]:
+    """Trains the network of a head by Adam.
+
+    Args:
+        components: (n_photos, at least parameters["components"]); the first ones are used.
+        truth: (n_photos,) index of the label.
+        n_labels: number of labels.
+        parameters: as the swarm chose them.
+        seed: of the initial weights and of the order of the photos.
+        validation: components and labels whose cost is recorded each epoch; nothing is learnt from them.
+    """
+    used = parameters["components"]
+    hidden = (parameters["hidden_units"],) if parameters["hidden_layers"] else ()
+    network = Network(
+        (used, *hidden, n_labels),
+        ("relu",) * len(hidden) + ("softmax",),
+        seed=seed,
+        dropout=parameters.get("dropout", 0.0),
+    )
+    history = fit(
+        network,
+        np.ascontiguousarray(components[:, :used]),
+        truth,
+        cost="cross_entropy",
+        optimizer="adam",
+        learning_rate=parameters["learning_rate"],
+        l2=parameters["l2"],
+        epochs=parameters["epochs"],
+        batch_size=32,
+        seed=seed,
+        validation=None if validation is None else (np.ascontiguousarray(validation[0][:, :used]), validation[1]),
+    )
+    return network, history

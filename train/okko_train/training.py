@@ -1,0 +1,321 @@
+"""The whole of training: photos in, a bundle out.
+
+A test split is put aside first and meets the model only at the very end. On the rest, networks are cross-validated:
+that chooses the hyperparameters (by the swarm), the temperature, the thresholds, and float or int8. The head that ships
+has learnt from all photos but the test split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from okko_models.bundle import MODEL, REPORT, check_destination, write_bundle
+from okko_models.classifier import make_session
+from okko_models.decision import Verdict
+from okko_models.errors import OkkoError
+from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
+from okko_models.photo import read_photo
+from okko_train.export import assemble, check_parity
+from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Recipe, View, feature_model
+from okko_train.features import compute, embed
+from okko_train.golden import choose_golden, golden_frames, shrink
+from okko_train.head import Head, Hyperparameters, Projection, train_network
+from okko_train.metrics import evaluate
+from okko_train.progress import progress
+from okko_train.quantize import quantize
+from okko_train.report import render
+from okko_train.result import Example, TrainingResult
+from okko_train.splits import most_folds, stratified_folds, stratified_split
+from okko_train.tuning import CrossValidation, TuningResult, tune
+from okko_train.variants import Measured, choose, measure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from okko_models.decision import Costs, DecisionRule
+    from okko_train.dataset import Dataset
+    from okko_train.result import LearningCurve, Variant
+
+DEFAULT_RECIPE = Recipe((View(None, 224), View(0.5, 224)))
+TEST_FRACTION = 0.2
+MAX_FOLDS = 5
+MAX_MISTAKES_SHOWN = 12
+SHOWN_SIDE = 240
+OK_NAMES = frozenset({"ok", "good", "pass", "normal", "intact"})
+# The search must leave time for int8, export and report; a fixed part, and a part that grows with the photos.
+RESERVE_S = 8.0
+RESERVE_PER_EMBEDDING_S = 0.6
+# Largest difference in probability that golden frames may show on another processor. Floats differ by rounding alone;
+# 8-bit kernels of processors without dot-product instructions saturate now and then.
+TOLERANCE = {"float32": 1e-3, "int8": 2e-2}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may decide about a training run.
+
+    Attributes:
+        name: of the model.
+        costs: what mistakes cost.
+        ok_labels: labels that count as good; None takes the one that is named like it (OK, good, pass, normal, intact).
+        seed: of the split, the networks and the swarm.
+        trials: how many sets of hyperparameters the swarm may try.
+        budget_s: the search is cut short so that the whole run ends about then; None never cuts.
+        workers: processes and threads side by side.
+        command: how the run was called, for the manifest.
+    """
+
+    name: str
+    costs: Costs
+    ok_labels: tuple[str, ...] | None = None
+    seed: int = 0
+    trials: int = 30
+    budget_s: float | None = None
+    workers: int = 1
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class _Split:
+    learn: NDArray[np.int64]
+    test: NDArray[np.int64]
+    folds: NDArray[np.int64]
+
+
+def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
+    """Trains on `dataset` and writes the bundle `out`.
+
+    Raises:
+        OkkoError: the photos cannot be trained on, the bundle cannot be written, or the export failed its proof.
+    """
+    started = time.monotonic()
+    check_destination(out)
+    dataset.check_trainable()
+    ok_labels = _ok_labels(dataset, options.ok_labels)
+    split = _split(dataset, options.seed)
+    truth = dataset.targets
+
+    variant, tuned, curves, variants = _search(dataset, split, truth, ok_labels, options, started)
+    parameters = cast("Hyperparameters", tuned.best.parameters)
+    with threadpool_limits(1):
+        head = _fit_head(
+            variant.features[split.learn], truth[split.learn], len(dataset.labels), parameters, options.seed
+        )
+        head = head.calibrated(variant.temperature)
+    model = assemble(variant.model, head).SerializeToString()
+
+    test_photos = [dataset.photos[row] for row in split.test]
+    with progress("Testing", len(test_photos)) as tested:
+        probability = np.stack(
+            [row for row in compute(test_photos, model, "probability", workers=options.workers) if tested() is None]
+        )
+    check_parity(head.probability(variant.features[split.test]), probability)
+    test = evaluate(probability, truth[split.test], dataset.labels, variant.rule)
+
+    golden = golden_frames([test_photos[row] for row in choose_golden(probability, truth[split.test])])
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=options.name,
+        version=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{dataset.digest[:8]}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        labels=dataset.labels,
+        decision=variant.rule,
+        model=Model(
+            precision=variant.precision,
+            opset=OPSET,
+            minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
+            embedding_size=parameters["components"],
+            tolerance=TOLERANCE[variant.precision],
+        ),
+        metrics={
+            "accuracy": test.accuracy,
+            "balanced_accuracy": test.balanced_accuracy,
+            "cost_per_photo": test.cost_per_photo,
+        },
+        dataset=DatasetEntry(
+            digest=dataset.digest, photos=dataset.counts(), group_by=dataset.group_by, test_photos=test.n
+        ),
+        provenance=Provenance(
+            command=options.command,
+            seed=options.seed,
+            python=platform.python_version(),
+            versions={package: version(package) for package in ("okko", "numpy", "onnx", "onnxruntime", "pillow")},
+            hyperparameters=dict(tuned.best.parameters),
+        ),
+        golden=_expected(golden, model),
+        files={},
+    )
+    result = TrainingResult(
+        manifest=manifest,
+        dataset=dataset,
+        test=test,
+        validation=evaluate(variant.probability, truth[split.learn], dataset.labels, variant.rule),
+        trials=tuned.trials,
+        curves=curves,
+        temperature=variant.temperature,
+        variants=variants,
+        mistakes=_mistakes(dataset, split.test, probability, variant.rule),
+        duration_s=time.monotonic() - started,
+    )
+    write_bundle(out, manifest, {MODEL: model, REPORT: render(result).encode(), **golden})
+    return result
+
+
+def model_name(wanted: str | None, out: Path) -> str:
+    """Returns the name of the model: `wanted`, or else what the bundle's folder is called without its suffix.
+
+    Raises:
+        OkkoError: the name has other characters than letters, digits, dots, dashes and underscores.
+    """
+    name = wanted or re.sub(r"[^A-Za-z0-9._-]+", "-", out.resolve().stem).strip("-._")[:80] or "model"
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise OkkoError(
+            f"--name {name!r} cannot be used: 1 to 80 letters, digits, dots, dashes or underscores, the first one a "
+            "letter or digit"
+        )
+    return name
+
+
+def _search(
+    dataset: Dataset,
+    split: _Split,
+    truth: NDArray[np.int64],
+    ok_labels: tuple[str, ...],
+    options: Options,
+    started: float,
+) -> tuple[Measured, TuningResult, tuple[LearningCurve, ...], tuple[Variant, ...]]:
+    """Chooses hyperparameters and precision on the photos that are not in the test split."""
+    learn_photos = [dataset.photos[row] for row in split.learn]
+    learn_truth = truth[split.learn]
+
+    def cross_validate(features: NDArray[np.float32]) -> CrossValidation:
+        return CrossValidation.of(
+            features[split.learn], learn_truth, split.folds, n_labels=len(dataset.labels), seed=options.seed
+        )
+
+    def measured(precision: str, model: ModelProto, features: NDArray[np.float32], data: CrossValidation) -> Measured:
+        return measure(
+            precision,
+            model,
+            features,
+            logits=data.out_of_fold(parameters),
+            truth=learn_truth,
+            labels=dataset.labels,
+            ok_labels=ok_labels,
+            costs=options.costs,
+            photos=learn_photos,
+        )
+
+    float_model = feature_model(DEFAULT_RECIPE)
+    features = _embed(dataset, float_model, DEFAULT_RECIPE.digest, "Looking at photos", options.workers)
+    embedding_s = time.monotonic() - started
+    with threadpool_limits(1):
+        data = cross_validate(features)
+    with progress("Searching with the swarm", options.trials) as tried:
+        deadline_s = _deadline_s(started, embedding_s, options.budget_s)
+        tuned = tune(data, n_trials=options.trials, workers=options.workers, deadline_s=deadline_s, on_trial=tried)
+    parameters = cast("Hyperparameters", tuned.best.parameters)
+
+    int8_model = quantize(float_model, learn_photos)
+    int8_digest = hashlib.sha256(int8_model.SerializeToString()).hexdigest()
+    int8_features = _embed(dataset, int8_model, int8_digest, "Looking again in int8", options.workers)
+    with threadpool_limits(1):
+        curves = data.learning_curves(parameters)
+        float32 = measured("float32", float_model, features, data)
+        int8 = measured("int8", int8_model, int8_features, cross_validate(int8_features))
+    chosen = choose(float32, int8)
+    return chosen, tuned, curves, tuple(each.describe(shipped=each is chosen) for each in (float32, int8))
+
+
+def _embed(dataset: Dataset, model: ModelProto, digest: str, title: str, workers: int) -> NDArray[np.float32]:
+    with progress(title, len(dataset)) as seen:
+        return embed(dataset.photos, model.SerializeToString(), digest, workers=workers, on_photo=seen)
+
+
+def _ok_labels(dataset: Dataset, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
+    labels = wanted or tuple(label for label in dataset.labels if label.lower() in OK_NAMES)
+    there = ", ".join(dataset.labels)
+    if unknown := sorted(set(labels) - set(dataset.labels)):
+        raise OkkoError(f"--ok names {', '.join(unknown)}, but the labels are {there}")
+    if not labels:
+        raise OkkoError(f"which label is good? The labels are {there}; name the good one with --ok LABEL")
+    if len(labels) == len(dataset.labels):
+        raise OkkoError(f"all labels ({there}) count as good, so there is nothing to sort out; name fewer with --ok")
+    return labels
+
+
+def _split(dataset: Dataset, seed: int) -> _Split:
+    """Puts a test split aside and cuts the rest into folds; groups and near-duplicates stay together."""
+    groups, truth = dataset.split_groups(), dataset.targets
+    try:
+        learn, test = stratified_split(truth, groups, fraction=TEST_FRACTION, seed=seed)
+        k = min(MAX_FOLDS, most_folds(truth[learn], groups[learn]))
+        return _Split(learn, test, stratified_folds(truth[learn], groups[learn], k=k, seed=seed))
+    except ValueError as error:
+        raise OkkoError(
+            f"{dataset.root}: the photos cannot be divided into parts for learning, choosing and testing: {error}. "
+            "Each label needs photos from at least three groups (photos that look nearly the same count as one group)"
+            + (f"; or group by something else than {dataset.group_by}" if dataset.group_by else "")
+        ) from error
+
+
+def _deadline_s(started: float, embedding_s: float, budget_s: float | None) -> float:
+    if budget_s is None:
+        return math.inf
+    return started + max(embedding_s, budget_s - RESERVE_S - RESERVE_PER_EMBEDDING_S * embedding_s)
+
+
+def _fit_head(
+    features: NDArray[np.float32], truth: NDArray[np.int64], n_labels: int, parameters: Hyperparameters, seed: int
+) -> Head:
+    projection = Projection.fit(features).first(parameters["components"])
+    network, _ = train_network(projection(features), truth, n_labels, parameters, seed=seed)
+    return Head(projection, network)
+
+
+def _expected(golden: dict[str, bytes], model: bytes) -> tuple[GoldenFrame, ...]:
+    session = make_session(model, threads=1)
+    frames = []
+    for name, data in golden.items():
+        (probability,) = session.run(("probability",), {IMAGE: read_photo(data, name=name)[None]})
+        frames.append(GoldenFrame(name, tuple(probability[0].tolist())))
+    return tuple(frames)
+
+
+def _mistakes(
+    dataset: Dataset, rows: NDArray[np.int64], probability: NDArray[np.float32], rule: DecisionRule
+) -> tuple[Example, ...]:
+    """The test photos whose verdicts cost something, dearest and surest first."""
+    ok_columns = [dataset.labels.index(label) for label in rule.ok_labels]
+    costly = []
+    for row, photo_probability in zip(rows.tolist(), probability, strict=True):
+        photo, of_ok = dataset.photos[row], float(photo_probability[ok_columns].sum())
+        verdict, truly_ok = rule.verdict(of_ok), photo.label in rule.ok_labels
+        cost, wrongness = rule.costs.of(verdict, truly_ok=truly_ok), abs(of_ok - truly_ok)
+        if verdict is Verdict.UNCERTAIN or (verdict is Verdict.OK) != truly_ok:
+            costly.append((cost, wrongness, photo, photo_probability, verdict))
+    costly.sort(key=lambda each: (-each[0], -each[1], each[2].name))
+    return tuple(
+        Example(
+            name=photo.name,
+            image=shrink(read_photo(photo.path), SHOWN_SIDE),
+            truth=photo.label,
+            probability=dict(zip(dataset.labels, photo_probability.tolist(), strict=True)),
+            verdict=verdict,
+        )
+        for _, _, photo, photo_probability, verdict in costly[:MAX_MISTAKES_SHOWN]
+    )

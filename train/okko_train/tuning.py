@@ -1,0 +1,242 @@
+"""The swarm looks for the head's hyperparameters: each particle is a set, its cost the cross-validated log loss.
+
+A generation's particles are evaluated side by side in worker processes, each on one thread, and told to the swarm
+together; so the result depends on the seed and not on the number of workers. Only a time budget that cuts the search
+short makes it depend on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from okko_models.errors import OkkoError
+from okko_train.calibration import log_loss, softmax
+from okko_train.head import Hyperparameters, Projection, head_space, train_network
+from okko_train.network import TrainingDivergedError
+from okko_train.result import LearningCurve, Trial
+from okko_train.swarm import Swarm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of the cross-validation, projected once so that no trial does it again.
+
+    Attributes:
+        train: (n_train, n_components) components of the photos to learn from.
+        train_truth: (n_train,) their labels.
+        validation: (n_validation, n_components), projected with what `train` alone taught.
+        validation_truth: (n_validation,).
+        validation_rows: (n_validation,) the photos' rows in the whole set.
+    """
+
+    train: NDArray[np.float32]
+    train_truth: NDArray[np.int64]
+    validation: NDArray[np.float32]
+    validation_truth: NDArray[np.int64]
+    validation_rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A set of photos, cut into folds.
+
+    Attributes:
+        folds: at least two.
+        n_labels: number of labels.
+        n_features: length of a feature vector, before projection.
+        seed: of every network's weights and photo order.
+    """
+
+    folds: tuple[Fold, ...]
+    n_labels: int
+    n_features: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        features: NDArray[np.float32],
+        truth: NDArray[np.int64],
+        fold_numbers: NDArray[np.int64],
+        *,
+        n_labels: int,
+        seed: int,
+    ) -> CrossValidation:
+        """Cuts (n_photos, n_features) features into the folds that `fold_numbers` (n_photos,) names."""
+        folds = []
+        for number in np.unique(fold_numbers):
+            learn, rows = np.flatnonzero(fold_numbers != number), np.flatnonzero(fold_numbers == number)
+            projection = Projection.fit(features[learn])
+            folds.append(Fold(projection(features[learn]), truth[learn], projection(features[rows]), truth[rows], rows))
+        return cls(tuple(folds), n_labels, features.shape[1], seed)
+
+    def out_of_fold(self, parameters: Hyperparameters) -> NDArray[np.float64]:
+        """Returns (n_photos, n_labels) scores, each from a network that has not seen the photo."""
+        logits = np.empty((sum(len(fold.validation_rows) for fold in self.folds), self.n_labels))
+        for fold in self.folds:
+            network, _ = train_network(fold.train, fold.train_truth, self.n_labels, parameters, seed=self.seed)
+            logits[fold.validation_rows] = network.logits(fold.validation[:, : parameters["components"]])
+        return logits
+
+    def learning_curves(self, parameters: Hyperparameters) -> tuple[LearningCurve, ...]:
+        """Returns one curve a fold: the course of the same trainings, watched on the photos that they do not see."""
+        curves = []
+        for fold in self.folds:
+            watched = (fold.validation, fold.validation_truth)
+            _, history = train_network(
+                fold.train, fold.train_truth, self.n_labels, parameters, seed=self.seed, validation=watched
+            )
+            curves.append(LearningCurve(history.train_cost, history.validation_cost))
+        return tuple(curves)
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """The labels (n_photos,) in the order of the whole set."""
+        truth = np.empty(sum(len(fold.validation_rows) for fold in self.folds), np.int64)
+        for fold in self.folds:
+            truth[fold.validation_rows] = fold.validation_truth
+        return truth
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """The swarm's find.
+
+    Attributes:
+        best: the cheapest trial.
+        trials: all of them, in order.
+        stopped_by_budget: whether time ran out before the swarm was done.
+    """
+
+    best: Trial
+    trials: tuple[Trial, ...]
+    stopped_by_budget: bool
+
+
+class OnTrial(Protocol):
+    """Called after each trial with a remark on the best so far."""
+
+    def __call__(self, note: str = "") -> None: ...  # noqa: D102
+
+
+def tune(
+    data: CrossValidation,
+    *,
+    n_trials: int,
+    workers: int,
+    deadline_s: float = math.inf,
+    on_trial: OnTrial = lambda note="": None,  # noqa: ARG005
+) -> TuningResult:
+    """Lets the swarm look for hyperparameters.
+
+    Args:
+        data: what a trial is measured on.
+        n_trials: when to stop.
+        workers: processes side by side; 1 stays in this one.
+        deadline_s: no trial starts after this time of the monotonic clock.
+        on_trial: told of each trial.
+
+    Raises:
+        OkkoError: no trial gave a usable network.
+    """
+    space = head_space(min(len(fold.train) for fold in data.folds), data.n_features)
+    swarm = Swarm.for_tuning(space.dimension, seed=data.seed)
+    trials: list[Trial] = []
+    with _evaluator(data, workers) as evaluate:
+        generation = 0
+        while len(trials) < n_trials and time.monotonic() < deadline_s:
+            positions = swarm.ask()
+            costs = np.full(len(positions), np.inf)
+            candidates = [
+                cast("Hyperparameters", space.decode(position)) for position in positions[: n_trials - len(trials)]
+            ]
+            for index, (cost, accuracy, seconds) in enumerate(evaluate(candidates, deadline_s)):
+                costs[index] = cost
+                trials.append(Trial(len(trials), generation, candidates[index], cost, accuracy, seconds))
+                best = min(trial.cost for trial in trials)
+                on_trial(f"best log loss {best:.4f}")
+            swarm.tell(costs)
+            generation += 1
+    best_trial = min(trials, key=lambda trial: trial.cost, default=None)
+    if best_trial is None or not math.isfinite(best_trial.cost):
+        raise OkkoError(
+            f"none of {len(trials)} trials gave a usable network; give more time (--budget) or look at the photos "
+            "with `okko data check`"
+        )
+    return TuningResult(best_trial, tuple(trials), stopped_by_budget=len(trials) < n_trials)
+
+
+_Score = tuple[float, float, float]
+
+
+class _Evaluate(Protocol):
+    def __call__(self, candidates: Sequence[Hyperparameters], deadline_s: float) -> Iterator[_Score]: ...
+
+
+@contextlib.contextmanager
+def _evaluator(data: CrossValidation, workers: int) -> Iterator[_Evaluate]:
+    """Yields a function that scores candidates in order and stops early when time is up."""
+    if workers == 1:
+
+        def here(candidates: Sequence[Hyperparameters], deadline_s: float) -> Iterator[_Score]:
+            for number, candidate in enumerate(candidates):
+                if number and time.monotonic() >= deadline_s:
+                    return
+                with threadpool_limits(1):
+                    yield _score(data, candidate)
+
+        yield here
+        return
+
+    # Processes are spawned, not forked: a fork would copy locks that onnxruntime's threads may hold.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(data,)) as pool:
+
+        def side_by_side(candidates: Sequence[Hyperparameters], deadline_s: float) -> Iterator[_Score]:
+            waiting = list(candidates)
+            running = [pool.submit(_score_in_worker, waiting.pop(0)) for _ in range(min(workers, len(waiting)))]
+            while running:
+                score = running.pop(0).result()
+                if waiting and time.monotonic() < deadline_s:
+                    running.append(pool.submit(_score_in_worker, waiting.pop(0)))
+                yield score
+
+        yield side_by_side
+
+
+_worker_data: CrossValidation
+
+
+def _start_worker(data: CrossValidation) -> None:
+    global _worker_data
+    _worker_data = data
+    threadpool_limits(1)
+
+
+def _score_in_worker(parameters: Hyperparameters) -> _Score:
+    return _score(_worker_data, parameters)
+
+
+def _score(data: CrossValidation, parameters: Hyperparameters) -> _Score:
+    started = time.process_time()
+    cost, accuracy = math.inf, 0.0
+    with contextlib.suppress(TrainingDivergedError), np.errstate(all="ignore"):
+        logits = data.out_of_fold(parameters)
+        if np.isfinite(logits).all():
+            cost = log_loss(softmax(logits), data.truth)
+            accuracy = float((logits.argmax(axis=1) == data.truth).mean())
+    return cost, accuracy, time.process_time() - started

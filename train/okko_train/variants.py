@@ -1,0 +1,137 @@
+"""Float or int8: both are measured on the same photos, and the better one ships.
+
+int8 ships when it is faster here and, on photos that its networks have not seen, neither its log loss nor the user's
+cost is worse by more than one standard error of the difference.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from okko_models.classifier import make_session
+from okko_models.photo import read_photo
+from okko_train.calibration import choose_rule, fit_temperature, losses, softmax
+from okko_train.feature_graph import IMAGE
+from okko_train.metrics import costs_of
+from okko_train.result import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from okko_models.decision import Costs, DecisionRule
+    from okko_train.dataset import Photo
+
+_TIMED_PHOTOS = 24
+_WARM_UPS = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way to compute the features, and what cross-validation says of it.
+
+    Attributes:
+        precision: "float32" or "int8".
+        model: graph from `image` to `features`.
+        features: (n_photos, n_features) of all photos, the test split too.
+        temperature: fitted out of fold.
+        probability: (n_learn, n_labels) out of fold, calibrated.
+        rule: chosen out of fold.
+        losses: (n_learn,) log loss of each photo, in nats.
+        costs: (n_learn,) cost of each photo's verdict.
+        latency_ms: median for one photo on one thread.
+    """
+
+    precision: str
+    model: ModelProto
+    features: NDArray[np.float32]
+    temperature: float
+    probability: NDArray[np.float64]
+    rule: DecisionRule
+    losses: NDArray[np.float64]
+    costs: NDArray[np.float64]
+    latency_ms: float
+
+    def describe(self, *, shipped: bool) -> Variant:
+        """Returns the figures for the report."""
+        return Variant(
+            precision=self.precision,
+            megabytes=self.model.ByteSize() / 1e6,
+            latency_ms=self.latency_ms,
+            log_loss=float(self.losses.mean()),
+            cost_per_photo=float(self.costs.mean()),
+            shipped=shipped,
+        )
+
+
+def measure(
+    precision: str,
+    model: ModelProto,
+    features: NDArray[np.float32],
+    *,
+    logits: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    labels: Sequence[str],
+    ok_labels: Sequence[str],
+    costs: Costs,
+    photos: Sequence[Photo],
+) -> Measured:
+    """Calibrates and times one variant.
+
+    Args:
+        precision: its name.
+        model: graph from `image` to `features`.
+        features: (n_photos, n_features) of all photos.
+        logits: (n_learn, n_labels) out of fold.
+        truth: (n_learn,) index of the label.
+        labels: their names.
+        ok_labels: those that count as good.
+        costs: what mistakes cost.
+        photos: to be timed with.
+    """
+    temperature = fit_temperature(logits, truth)
+    probability = softmax(logits / temperature)
+    ok_columns = [labels.index(label) for label in ok_labels]
+    of_ok, truly_ok = probability[:, ok_columns].sum(axis=1), np.isin(truth, ok_columns)
+    rule = choose_rule(of_ok, truly_ok, ok_labels, costs)
+    return Measured(
+        precision=precision,
+        model=model,
+        features=features,
+        temperature=temperature,
+        probability=probability,
+        rule=rule,
+        losses=losses(probability, truth),
+        costs=costs_of(of_ok, truly_ok, rule),
+        latency_ms=_latency_ms(model, photos),
+    )
+
+
+def choose(float32: Measured, int8: Measured) -> Measured:
+    """Returns the variant that ships."""
+    worse = any(_exceeds_its_error(getattr(int8, name) - getattr(float32, name)) for name in ("losses", "costs"))
+    return float32 if worse or int8.latency_ms >= float32.latency_ms else int8
+
+
+def _exceeds_its_error(difference: NDArray[np.float64]) -> bool:
+    return bool(difference.mean() > difference.std() / np.sqrt(len(difference)))
+
+
+def _latency_ms(model: ModelProto, photos: Sequence[Photo]) -> float:
+    session = make_session(model.SerializeToString(), threads=1)
+    images = [read_photo(photo.path)[None] for photo in photos[:_TIMED_PHOTOS]]
+    for image in images[:_WARM_UPS]:
+        session.run(None, {IMAGE: image})
+    times = []
+    for image in images:
+        begin = time.perf_counter()
+        session.run(None, {IMAGE: image})
+        times.append(time.perf_counter() - begin)
+    return 1e3 * statistics.median(times)
