@@ -98,10 +98,10 @@ def joint_groups(user_groups: Sequence[str | None], clusters: ArrayLike) -> NDAr
         pairs.append((first.setdefault(("cluster", cluster), index), index))
         if group is not None:
             pairs.append((first.setdefault(("group", group), index), index))
-    return connected(len(cluster_of), pairs)
+    return _connected(len(cluster_of), pairs)
 
 
-def connected(n: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+def _connected(n: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """(n,) number of the connected component of each node, 0 upwards in order of first appearance."""
     above = list(range(n))
 

@@ -1,0 +1,295 @@
+"""A dataset: photos with labels, named by their content, with everything that is unusable left out and named.
+
+Loading opens each photo once, keeps a thumbnail of it for `okko_train.duplicates`, and lets go of the pixels, so
+memory does not grow with the photos' size. How labels are laid out on disk is `okko_train.listing`'s matter; what
+the findings mean for training is `okko_train.data_check`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from okko_models.photo import PhotoError, decode_photo, read_bytes
+from okko_train.duplicates import NearDuplicates, find_near_duplicates, thumbnail
+from okko_train.listing import DatasetError, ListedPhoto, Listing, SkippedPhoto, list_photos
+from okko_train.progress import progress
+from okko_train.splits import joint_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["Dataset", "DatasetError", "Photo", "SkippedPhoto", "load_dataset"]
+
+MINIMUM_PER_LABEL: Final = 4
+"""Fewer photos of a label cannot be shared out among training, choosing and testing."""
+
+_MOST_WORKERS: Final = 8
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo that can be trained on.
+
+    Attributes:
+        path: where it lies, absolute.
+        name: relative to the dataset's folder, with forward slashes.
+        label: its class, for example OK.
+        group: photos of one group stay on one side of a split; None where the dataset has no groups or names none.
+        digest: SHA-256 of the file's bytes, hexadecimal.
+        width: in pixels, upright; 0 where photos were not decoded.
+        height: in pixels, upright; 0 where photos were not decoded.
+        attributes: further columns of the list that names it.
+    """
+
+    path: Path
+    name: str
+    label: str
+    group: str | None
+    digest: str
+    width: int = 0
+    height: int = 0
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Photos with labels.
+
+    Attributes:
+        root: the dataset's folder, absolute.
+        source: where the labels stand: "sub-folders", or the name of the list.
+        photos: usable photos in order of name.
+        skipped: files that are not used, with the reason, in order of name.
+        labels: the labels of `photos`, sorted.
+        digest: SHA-256 over the sorted pairs of photo digest and label, hexadecimal. The same photos with the same
+            labels have the same digest wherever they lie and whatever they are called.
+        group_by: the column that `Photo.group` comes from.
+        thumbnails: (n_photos, side, side, 3) uint8, in the order of `photos`; None where photos were not decoded.
+    """
+
+    root: Path
+    source: str
+    photos: tuple[Photo, ...]
+    skipped: tuple[SkippedPhoto, ...]
+    labels: tuple[str, ...]
+    digest: str
+    group_by: str | None = None
+    thumbnails: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """(n_photos,) index of each photo's label in `labels`."""
+        number = {label: index for index, label in enumerate(self.labels)}
+        return np.array([number[photo.label] for photo in self.photos], dtype=np.int64)
+
+    def counts(self) -> dict[str, int]:
+        """Number of photos of each label."""
+        counted = Counter(photo.label for photo in self.photos)
+        return {label: counted[label] for label in self.labels}
+
+    @cached_property
+    def near_duplicates(self) -> NearDuplicates:
+        """Photos that show the same picture again (none are found where photos were not decoded)."""
+        if self.thumbnails is None:
+            n = len(self.photos)
+            nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(n, np.bool_)
+            return NearDuplicates(np.arange(n), *nothing)
+        aspects = [photo.width / photo.height for photo in self.photos]
+        return find_near_duplicates(self.thumbnails, self.targets, aspects)
+
+    def split_groups(self) -> NDArray[np.int64]:
+        """(n_photos,) group numbers for a split: the user's groups, joined with the near-duplicates."""
+        return joint_groups([photo.group for photo in self.photos], self.near_duplicates.clusters)
+
+    def check_trainable(self) -> None:
+        """Refuses what cannot be trained on.
+
+        Raises:
+            DatasetError: fewer than two labels, or fewer than `MINIMUM_PER_LABEL` photos of one.
+        """
+        _check_labels(self.root, self.labels, self.skipped, minimum=2)
+        counts = self.counts()
+        few = {label: count for label, count in counts.items() if count < MINIMUM_PER_LABEL}
+        if few:
+            found = ", ".join(f"{count} of {label}" for label, count in counts.items())
+            raise DatasetError(
+                f"{self.root}: too few photos: {found}{_because(self.skipped)}. Training needs at least "
+                f"{MINIMUM_PER_LABEL} usable photos of each label (and 50 or more to be any good); "
+                f"add photos of {', '.join(few)}."
+            )
+
+
+def load_dataset(
+    path: Path | str,
+    *,
+    group_by: str | None = None,
+    decode: bool = True,
+    workers: int | None = None,
+    minimum_labels: int = 2,
+) -> Dataset:
+    """Reads a dataset: a folder with a sub-folder for each label, a photos.csv, or SageMaker `.lst` files.
+
+    - `photos.csv` (columns `file` and `label`, further ones at will) is believed over sub-folders; photos that it
+      does not name are skipped.
+    - `.lst` lines are index, label, path. Numeric labels take the name of the folder that holds their photos where
+      each has a folder of its own; otherwise the number is the label.
+    - Skipped with a reason: what cannot be decoded, further copies of a photo, photos with two labels (all copies).
+
+    Args:
+        path: the folder, or the list itself.
+        group_by: a column of the list; photos with the same value stay together in splits.
+        decode: opens every photo. Otherwise only the bytes are compared and unreadable photos go unnoticed.
+        workers: photos opened at a time; one for each processor when omitted.
+        minimum_labels: how many labels the usable photos must have.
+
+    Raises:
+        DatasetError: the folder or its list cannot be used, or no two labels are left.
+    """
+    listing = list_photos(path)
+    _check_group_by(listing, group_by)
+    looks = _look_at_all(listing, decode=decode, workers=workers)
+    usable, skipped = _sort_out(listing.photos, looks)
+    kept = sorted(usable, key=lambda index: listing.photos[index].name)
+    photos = tuple(_photo(listing.photos[index], looks[index], group_by) for index in kept)
+    labels = tuple(sorted({photo.label for photo in photos}))
+    all_skipped = tuple(sorted([*listing.skipped, *skipped]))
+    _check_labels(listing.root, labels, all_skipped, minimum=minimum_labels)
+    thumbnails = [look for index in kept if (look := looks[index].thumbnail) is not None]
+    return Dataset(
+        root=listing.root,
+        source=listing.source,
+        photos=photos,
+        skipped=all_skipped,
+        labels=labels,
+        digest=_digest(photos),
+        group_by=group_by,
+        thumbnails=np.stack(thumbnails) if decode and photos else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What opening a photo told: `problem` says why it cannot be used, "" when it can."""
+
+    problem: str = ""
+    digest: str = ""
+    pixel_digest: str = ""
+    width: int = 0
+    height: int = 0
+    thumbnail: NDArray[np.uint8] | None = None
+
+
+def _look_at_all(listing: Listing, *, decode: bool, workers: int | None) -> list[_Look]:
+    workers = workers or min(_MOST_WORKERS, os.cpu_count() or 1)
+    looks = []
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        progress("Reading photos", total=len(listing.photos)) as advance,
+    ):
+        for look in pool.map(lambda photo: _look_at(photo, decode=decode), listing.photos):
+            looks.append(look)
+            advance()
+    return looks
+
+
+def _look_at(photo: ListedPhoto, *, decode: bool) -> _Look:
+    try:
+        data = read_bytes(photo.path, name=photo.name)
+        digest = hashlib.sha256(data).hexdigest()
+        if not decode:
+            return _Look(digest=digest)
+        decoded = decode_photo(data, name=photo.name)
+    except PhotoError as error:
+        return _Look(problem=str(error).removeprefix(f"{photo.name}: "))
+    pixels = decoded.pixels
+    pixel_digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    return _Look("", digest, pixel_digest, decoded.width, decoded.height, thumbnail(pixels))
+
+
+def _sort_out(photos: tuple[ListedPhoto, ...], looks: list[_Look]) -> tuple[list[int], list[SkippedPhoto]]:
+    """Indices of the photos to use, and why the others are not."""
+    skipped = []
+    same: defaultdict[str, list[int]] = defaultdict(list)
+    for index in sorted(range(len(photos)), key=lambda index: photos[index].name):
+        look = looks[index]
+        if look.problem:
+            skipped.append(SkippedPhoto(photos[index].name, look.problem))
+        else:
+            # Equal bytes have equal pixels, so the pixels decide wherever they were looked at.
+            same[look.pixel_digest or look.digest].append(index)
+    usable = []
+    for copies in same.values():
+        first, *others = copies
+        labels = sorted({photos[index].label for index in copies})
+        if len(labels) > 1:
+            for index in copies:
+                twin = next(other for other in copies if photos[other].label != photos[index].label)
+                reason = f"conflicting labels: the same photo as {photos[twin].name} ({photos[twin].label})"
+                skipped.append(SkippedPhoto(photos[index].name, reason))
+            continue
+        usable.append(first)
+        for index in others:
+            what = "duplicate of" if looks[index].digest == looks[first].digest else "the same pixels as"
+            skipped.append(SkippedPhoto(photos[index].name, f"{what} {photos[first].name}"))
+    return usable, skipped
+
+
+def _photo(listed: ListedPhoto, look: _Look, group_by: str | None) -> Photo:
+    group = (listed.attributes[group_by] or None) if group_by else None
+    return Photo(
+        path=listed.path,
+        name=listed.name,
+        label=listed.label,
+        group=group,
+        digest=look.digest,
+        width=look.width,
+        height=look.height,
+        attributes=listed.attributes,
+    )
+
+
+def _digest(photos: tuple[Photo, ...]) -> str:
+    pairs = sorted((photo.digest, photo.label) for photo in photos)
+    # Digests have a fixed length and labels no line breaks, so no two sets of pairs give the same text.
+    return hashlib.sha256("".join(f"{digest} {label}\n" for digest, label in pairs).encode()).hexdigest()
+
+
+def _check_group_by(listing: Listing, group_by: str | None) -> None:
+    if group_by is None or group_by in listing.columns:
+        return
+    if listing.columns:
+        there = f"{listing.source} has the columns {', '.join(listing.columns)}"
+    else:
+        there = f"the labels come from {listing.source}, without further columns"
+    raise DatasetError(
+        f"{listing.root}: no column {group_by} to group by; {there}. Name one of the columns of a photos.csv."
+    )
+
+
+def _check_labels(root: Path, labels: tuple[str, ...], skipped: tuple[SkippedPhoto, ...], *, minimum: int) -> None:
+    if len(labels) >= minimum:
+        return
+    found = f"photos of {labels[0]} alone" if labels else "no usable photo"
+    raise DatasetError(
+        f"{root}: found {found}{_because(skipped)}. At least two labels are needed, each with photos of its own."
+    )
+
+
+def _because(skipped: tuple[SkippedPhoto, ...]) -> str:
+    if not skipped:
+        return ""
+    return f" ({len(skipped)} files skipped, the first: {skipped[0].name}: {skipped[0].reason.rstrip('.')})"
