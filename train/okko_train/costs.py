@@ -12,12 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from okko_models.errors import OkkoError
 
 Array = NDArray[Any]
 
 Value = Callable[[Array, Array], Array | float]
 Gradient = Callable[[Array, Array], Array]
+
+
+class CostError(OkkoError):
+    """A user's cost function raised an error, or returned something of the wrong shape."""
 
 
 class Cost(ABC):
@@ -37,6 +43,14 @@ class Cost(ABC):
     def value(self, outputs: Array, targets: Array, weights: Array | None = None) -> Array:
         """Cost (...) of outputs (..., k, n) against targets (k, n); weights (n,) of mean 1 weigh the samples."""
 
+    def value_of_logits(self, z: Array, targets: Array, weights: Array | None = None) -> Array:
+        """The same from the last layer before its natural activation, z (..., k, n), which is overwritten.
+
+        Raises:
+            NotImplementedError: the cost has no natural activation.
+        """
+        raise NotImplementedError(f"{self!r} has no natural activation")
+
     @abstractmethod
     def slope(self, outputs: Array, targets: Array) -> Array:
         """Derivative of each sample's own cost with respect to its outputs: (k, n), not yet divided by n."""
@@ -54,8 +68,7 @@ class _RowCost(Cost):
 
     def value(self, outputs: Array, targets: Array, weights: Array | None = None) -> Array:
         """Mean (...) of the rows, weighted if ``weights`` (n,) are given."""
-        rows = self.rows(outputs, targets)
-        return np.asarray(np.mean(rows if weights is None else rows * weights, axis=-1, dtype=np.float64))
+        return _mean(self.rows(outputs, targets), weights)
 
 
 class CategoricalCrossEntropy(_RowCost):
@@ -68,6 +81,18 @@ class CategoricalCrossEntropy(_RowCost):
         """Cost (..., n) of each sample."""
         rows: Array = -np.sum(np.log(_above_zero(outputs)) * targets, axis=-2)
         return rows
+
+    def value_of_logits(self, z: Array, targets: Array, weights: Array | None = None) -> Array:
+        """log(sum exp z) - sum t z: no division, and nothing underflows."""
+        chosen = np.add.reduce(z * targets, axis=-2)
+        largest = np.maximum.reduce(z, axis=-2)
+        z -= largest[..., None, :]
+        np.exp(z, out=z)
+        rows = np.log(np.add.reduce(z, axis=-2))
+        rows += largest
+        rows *= np.add.reduce(targets, axis=0)
+        rows -= chosen
+        return _mean(rows, weights)
 
     def slope(self, outputs: Array, targets: Array) -> Array:
         """-t / p."""
@@ -86,6 +111,11 @@ class BinaryCrossEntropy(_RowCost):
         p = self._inside(outputs)
         rows: Array = -np.sum(np.log(p) * targets + np.log1p(-p) * (1 - targets), axis=-2)
         return rows
+
+    def value_of_logits(self, z: Array, targets: Array, weights: Array | None = None) -> Array:
+        """Sum over labels of log(1 + exp z) - t z: nothing underflows."""
+        rows: Array = np.add.reduce(np.logaddexp(0, z) - targets * z, axis=-2)
+        return _mean(rows, weights)
 
     def slope(self, outputs: Array, targets: Array) -> Array:
         """(p - t) / (p (1 - p))."""
@@ -136,6 +166,40 @@ class MeanAbsolutePercentageError(_RowCost):
         return np.asarray(np.maximum(np.abs(targets), np.finfo(targets.dtype).eps))
 
 
+class DecisionCost(_RowCost):
+    """What the decisions cost: ``matrix[true, decided]`` per sample, in the user's own currency.
+
+    The decision is the largest output, or with a single output whether it is above 0.5. It has no gradient.
+
+    Args:
+        matrix: (classes, classes) cost of deciding for the column when the row is true.
+
+    Raises:
+        ValueError: the matrix is not square or not finite.
+    """
+
+    name = "decision_cost"
+    differentiable = False
+
+    def __init__(self, matrix: ArrayLike) -> None:
+        self.matrix = np.asarray(matrix, np.float64)
+        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1] or not np.isfinite(self.matrix).all():
+            raise ValueError(f"matrix has shape {self.matrix.shape}; expected (classes, classes) finite numbers")
+
+    def rows(self, outputs: Array, targets: Array) -> Array:
+        """Cost (..., n) of each sample."""
+        if outputs.shape[-2] == 1:
+            decided, true = outputs[..., 0, :] > 0.5, targets[0] > 0.5
+        else:
+            decided, true = outputs.argmax(axis=-2), targets.argmax(axis=0)
+        rows: Array = self.matrix[true.astype(np.intp), decided.astype(np.intp)]
+        return rows
+
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """Decisions jump: there is none."""
+        raise NotImplementedError
+
+
 class CustomCost(Cost):
     """A cost of your own.
 
@@ -154,30 +218,42 @@ class CustomCost(Cost):
         self.differentiable = gradient is not None
 
     def value(self, outputs: Array, targets: Array, weights: Array | None = None) -> Array:
-        """What the function says, (...); raises ValueError if its shape is wrong."""
+        """What the function says, (...); raises CostError if it fails or its shape is wrong."""
         if weights is not None:
             raise ValueError(f"sample_weight was given with the cost {self.name!r}; weigh the samples inside that cost")
-        cost = np.asarray(self._value(targets.T, np.swapaxes(outputs, -1, -2)), dtype=np.float64)
+        cost = self._call(self._value, targets.T, np.swapaxes(outputs, -1, -2))
         if cost.shape != outputs.shape[:-2]:
-            raise ValueError(
+            raise CostError(
                 f"the cost {self.name!r} returned shape {cost.shape} for outputs of shape "
                 f"{np.swapaxes(outputs, -1, -2).shape}; expected {outputs.shape[:-2]}: average over the last two axes"
             )
         return cost
 
     def slope(self, outputs: Array, targets: Array) -> Array:
-        """What the gradient function says, times n; raises ValueError if there is none or its shape is wrong."""
-        if self._gradient is None:
-            raise ValueError(f"the cost {self.name!r} has no gradient; pass one, or train by the swarm")
-        slope = np.asarray(self._gradient(targets.T, outputs.T))
+        """What the gradient function says, times n; raises CostError if its shape is wrong."""
+        assert self._gradient is not None, "training asks `differentiable` first"
+        slope = self._call(self._gradient, targets.T, outputs.T)
         if slope.shape != outputs.T.shape:
-            raise ValueError(
+            raise CostError(
                 f"the gradient of the cost {self.name!r} has shape {slope.shape}; expected {outputs.T.shape}, one "
                 "number per sample and output"
             )
         # The gradient of a mean already holds 1/n, which training divides by again.
         scaled: Array = slope.T * outputs.shape[-1]
         return scaled
+
+    def _call(self, function: Value, targets: Array, outputs: Array) -> Array:
+        try:
+            return np.asarray(function(targets, outputs), dtype=np.float64)
+        except Exception as error:
+            raise CostError(
+                f"the cost {self.name!r} failed on targets {targets.shape} and outputs {outputs.shape}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _mean(rows: Array, weights: Array | None) -> Array:
+    return np.asarray(np.mean(rows if weights is None else rows * weights, axis=-1, dtype=np.float64))
 
 
 def _above_zero(p: Array) -> Array:
@@ -209,3 +285,14 @@ def resolve(cost: str | Cost | Value, last_activation: str) -> Cost:
     if cost == "mape":
         return MeanAbsolutePercentageError()
     raise ValueError(f"cost is {cost!r}; expected 'cross_entropy', 'mse', 'mape', a Cost or a function")
+
+
+def resolve_differentiable(cost: str | Cost | Value, last_activation: str) -> Cost:
+    """As `resolve`; ValueError if the cost has no gradient."""
+    function = resolve(cost, last_activation)
+    if not function.differentiable:
+        raise ValueError(
+            f"cost is {function.name!r}, which has no gradient; train with cross_entropy or mse and then `refine` on "
+            "this cost, or use `fit_by_swarm` (both in okko_train.swarm_training)"
+        )
+    return function

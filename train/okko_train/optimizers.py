@@ -6,14 +6,19 @@ nothing of layers. Its moments are plain arrays that can be saved, so that train
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from okko_models.errors import OkkoError
 
 Array = NDArray[Any]
 
@@ -58,6 +63,30 @@ class Optimizer(ABC):
     def restore(self, state: Mapping[str, Array]) -> None:
         """Continue from what `state` returned."""
         self.steps, self._memory = int(state["steps"]), np.array(state["moments"])
+
+    def save(self, path: str | Path) -> None:
+        """Write settings and moments to an npz file at ``path``."""
+        settings = {key: value for key, value in vars(self).items() if not key.startswith("_") and key != "steps"}
+        with Path(path).open("wb") as file:
+            state = self.state()
+            np.savez(
+                file,
+                optimizer=self.name,
+                settings=json.dumps(settings),
+                steps=state["steps"],
+                moments=state["moments"],
+            )
+
+
+def load(path: str | Path) -> Optimizer:
+    """Read what `Optimizer.save` wrote; OkkoError if it is not that."""
+    try:
+        with np.load(Path(path), allow_pickle=False) as file:
+            optimizer = OPTIMIZERS[str(file["optimizer"])](**json.loads(str(file["settings"])))
+            optimizer.restore({"steps": file["steps"], "moments": file["moments"]})
+            return optimizer
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise OkkoError(f"{path} is not a saved optimizer ({error}); expected a file of Optimizer.save") from error
 
 
 class SGD(Optimizer):

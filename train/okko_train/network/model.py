@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -245,7 +246,7 @@ class Network:
                 network.weights = file["weights"]
                 network.moving[:] = file["moving"]
                 return network
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise OkkoError(
                 f"{path} is not a saved network ({error}); expected a file that Network.save wrote"
             ) from error

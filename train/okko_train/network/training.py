@@ -6,19 +6,17 @@ on matrices this small a second one costs more than it gives, and the result wou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import threadpoolctl
 
 from okko_models.errors import OkkoError
 from okko_train import costs, optimizers
 from okko_train.network.backpropagation import Backpropagation
+from okko_train.network.inputs import as_samples, as_targets, as_weight, check_same_length, one_thread, penalised
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -95,27 +93,27 @@ def fit(
         ValueError: an argument that does not fit; the message names it.
         TrainingDivergedError: the cost became infinite or nan before there were weights worth keeping.
     """
-    function = costs.resolve(cost, network.activation_names[-1])
+    function = costs.resolve_differentiable(cost, network.activation_names[-1])
     steps = optimizers.resolve(optimizer)
     schedule = optimizers.resolve_schedule(learning_rate_decay, epochs)
-    samples, targets = _samples(network, X, "X"), _targets(network, y, "y")
-    _check_same_length(samples, targets, "X", "y")
+    samples, targets = as_samples(network, X, "X"), as_targets(network, y, "y")
+    check_same_length(samples, targets, "X", "y")
     for name, number in (("learning_rate", learning_rate), ("epochs", epochs), ("patience", patience)):
         if number is not None and not number > 0:
             raise ValueError(f"{name} is {number}; expected a number above 0")
     if not l2 >= 0:
         raise ValueError(f"l2 is {l2}; expected 0 or more")
-    weight = None if sample_weight is None else _sample_weight(sample_weight, len(samples), network.dtype)
+    weight = None if sample_weight is None else as_weight(sample_weight, len(samples), network.dtype)
     held_out = None
     if validation is not None:
-        held_out = network.checked(validation[0]), _targets(network, validation[1], "validation")
-        _check_same_length(*held_out, "validation[0]", "validation[1]")
+        held_out = network.checked(validation[0]), as_targets(network, validation[1], "validation")
+        check_same_length(*held_out, "validation[0]", "validation[1]")
     decay = l2 * penalised(network) if l2 else None
 
     epoch_of = _Epochs(network, function, samples, targets, weight, batch_size, seed)
     train_cost, validation_cost = [], []
     best: _Best | None = None
-    with _one_thread():
+    with one_thread():
         for epoch in range(epochs):
             rate = learning_rate * schedule(epoch)
             train_cost.append(epoch_of.run(steps, rate, decay))
@@ -212,114 +210,3 @@ class _Best:
         network.weights, moving, state = self._kept
         network.moving[:] = moving
         optimizer.restore(state)
-
-
-def penalised(network: Network) -> Array:
-    """1 for every weight that L2 shrinks, 0 for biases and for scale and shift of batch normalisation (n_weights,)."""
-    mask = np.zeros_like(network.weights)
-    for layer in network.views(mask):
-        layer.weight[:] = 1
-    return mask
-
-
-def check_gradient(
-    network: Network,
-    X: ArrayLike,
-    y: ArrayLike,
-    *,
-    cost: str | costs.Cost | costs.Value = "cross_entropy",
-    epsilon: float = 1e-6,
-    seed: int = 0,
-) -> float:
-    """How far backpropagation is from the slope that small steps measure, in double precision.
-
-    Args:
-        network: it is not changed; dropout (the same mask for each step) and batch normalisation are on.
-        X: samples (n, d).
-        y: targets, as for `fit`.
-        cost: as for `fit`.
-        epsilon: length of the steps to either side.
-        seed: decides the dropout mask.
-
-    Returns:
-        |g - m| / (|g| + |m|), g from backpropagation, m measured. Below 1e-6 is right; ReLU at a kink can be above.
-    """
-    double = network.copy(np.float64)
-    function = costs.resolve(cost, double.activation_names[-1])
-    samples, targets = _samples(double, X, "X"), _targets(double, y, "y")
-    gradient, outputs = np.zeros_like(double.weights), np.empty_like(targets)
-
-    def measure() -> tuple[float, Backpropagation]:
-        run = Backpropagation(double, function, gradient, len(samples), np.random.default_rng(seed))
-        run.forward(samples, outputs)
-        return float(function.value(outputs, targets)), run
-
-    _, run = measure()
-    run.backward(outputs, targets, 1 / len(samples))
-    measured = np.empty_like(gradient)
-    for index in range(len(measured)):
-        weight = double.weights[index]
-        double.weights[index] = weight + epsilon
-        above, _ = measure()
-        double.weights[index] = weight - epsilon
-        below, _ = measure()
-        double.weights[index] = weight
-        measured[index] = (above - below) / (2 * epsilon)
-    length = np.linalg.norm(gradient) + np.linalg.norm(measured)
-    return float(np.linalg.norm(gradient - measured) / length) if length else 0.0
-
-
-def _samples(network: Network, X: ArrayLike, name: str) -> Array:
-    """X with a last column of ones (n, d + 1)."""
-    X = network.checked(X)
-    if len(X) == 0:
-        raise ValueError(f"{name} has no samples; expected at least one")
-    samples = np.ones((len(X), X.shape[1] + 1), network.dtype)
-    samples[:, :-1] = X
-    _check_finite(samples, name)
-    return samples
-
-
-def _targets(network: Network, y: ArrayLike, name: str) -> Array:
-    """Targets (k, n), from (n, k), (n,) or class numbers (n,)."""
-    y, k = np.asarray(y), network.layer_sizes[-1]
-    if y.ndim == 1 and k > 1 and np.issubdtype(y.dtype, np.integer):
-        if len(y) and not 0 <= y.min() <= y.max() < k:
-            raise ValueError(f"{name} has classes {y.min()} to {y.max()}; expected 0 to {k - 1}, one per output")
-        return np.ascontiguousarray(np.eye(k, dtype=network.dtype)[y].T)
-    targets = np.asarray(y, network.dtype)
-    if targets.ndim == 1 and k == 1:
-        targets = targets[:, None]
-    if targets.ndim != 2 or targets.shape[1] != k:
-        raise ValueError(f"{name} has shape {y.shape}; expected (n, {k})" + (" or class numbers (n,)" if k > 1 else ""))
-    _check_finite(targets, name)
-    return np.ascontiguousarray(targets.T)
-
-
-def _check_finite(values: Array, name: str) -> None:
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has nan or infinite values; fill or drop them first")
-
-
-def _check_same_length(samples: Array, targets: Array, samples_name: str, targets_name: str) -> None:
-    if len(samples) != targets.shape[1]:
-        raise ValueError(f"{targets_name} has {targets.shape[1]} rows, {samples_name} has {len(samples)}; not the same")
-
-
-def _sample_weight(weight: ArrayLike, n: int, dtype: np.dtype[Any]) -> Array:
-    weight = np.asarray(weight, np.float64)
-    if weight.shape != (n,) or not np.isfinite(weight).all() or weight.min() < 0 or weight.sum() <= 0:
-        raise ValueError(f"sample_weight must be {n} finite numbers, none negative and not all 0")
-    share: Array = (weight / weight.mean()).astype(dtype)
-    return share
-
-
-@cache
-def _thread_pools() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    with _thread_pools().limit(limits=1, user_api="blas"):
-        yield
