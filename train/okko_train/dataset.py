@@ -8,7 +8,6 @@ the findings mean for training is `okko_train.data_check`'s.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from okko_models.host import processors
 from okko_models.photo import PhotoError, decode_photo, read_bytes
 from okko_train.duplicates import NearDuplicates, find_near_duplicates, thumbnail
 from okko_train.listing import DatasetError, ListedPhoto, Listing, SkippedPhoto, list_photos
@@ -33,6 +33,9 @@ __all__ = ["Dataset", "DatasetError", "Photo", "SkippedPhoto", "load_dataset"]
 
 MINIMUM_PER_LABEL: Final = 4
 """Fewer photos of a label cannot be shared out among training, choosing and testing."""
+
+MINIMUM_GROUPS: Final = 3
+"""Each label needs a group to test on, and two to choose hyperparameters with."""
 
 _MOST_WORKERS: Final = 8
 
@@ -115,11 +118,18 @@ class Dataset:
         """(n_photos,) group numbers for a split: the user's groups, joined with the near-duplicates."""
         return joint_groups([photo.group for photo in self.photos], self.near_duplicates.clusters)
 
+    def groups_per_label(self) -> dict[str, int]:
+        """In how many of `split_groups` each label occurs."""
+        pairs = set(zip(self.targets.tolist(), self.split_groups().tolist(), strict=True))
+        counted = Counter(label for label, _ in pairs)
+        return {label: counted[index] for index, label in enumerate(self.labels)}
+
     def check_trainable(self) -> None:
         """Refuses what cannot be trained on.
 
         Raises:
-            DatasetError: fewer than two labels, or fewer than `MINIMUM_PER_LABEL` photos of one.
+            DatasetError: fewer than two labels, fewer than `MINIMUM_PER_LABEL` photos of one, or fewer than
+                `MINIMUM_GROUPS` groups that have it.
         """
         _check_labels(self.root, self.labels, self.skipped, minimum=2)
         counts = self.counts()
@@ -131,6 +141,15 @@ class Dataset:
                 f"{MINIMUM_PER_LABEL} usable photos of each label (and 50 or more to be any good); "
                 f"add photos of {', '.join(few)}."
             )
+        for label, n_groups in self.groups_per_label().items():
+            if n_groups < MINIMUM_GROUPS:
+                by = f" (grouped by {self.group_by})" if self.group_by else ""
+                raise DatasetError(
+                    f"{self.root}: the {counts[label]} photos of {label} are in {n_groups} groups{by}; photos that "
+                    f"look nearly the same count as one. At least {MINIMUM_GROUPS} are needed, so that a model can be "
+                    "tested on photos unlike those it learnt from. Add photos of other objects or days"
+                    + (", or group by something else." if self.group_by else ".")
+                )
 
 
 def load_dataset(
@@ -194,7 +213,7 @@ class _Look:
 
 
 def _look_at_all(listing: Listing, *, decode: bool, workers: int | None) -> list[_Look]:
-    workers = workers or min(_MOST_WORKERS, os.cpu_count() or 1)
+    workers = workers or min(_MOST_WORKERS, processors())
     looks = []
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -227,7 +246,7 @@ def _sort_out(photos: tuple[ListedPhoto, ...], looks: list[_Look]) -> tuple[list
     for index in sorted(range(len(photos)), key=lambda index: photos[index].name):
         look = looks[index]
         if look.problem:
-            skipped.append(SkippedPhoto(photos[index].name, look.problem))
+            skipped.append(SkippedPhoto(photos[index].name, look.problem, "unreadable"))
         else:
             # Equal bytes have equal pixels, so the pixels decide wherever they were looked at.
             same[look.pixel_digest or look.digest].append(index)
@@ -239,12 +258,12 @@ def _sort_out(photos: tuple[ListedPhoto, ...], looks: list[_Look]) -> tuple[list
             for index in copies:
                 twin = next(other for other in copies if photos[other].label != photos[index].label)
                 reason = f"conflicting labels: the same photo as {photos[twin].name} ({photos[twin].label})"
-                skipped.append(SkippedPhoto(photos[index].name, reason))
+                skipped.append(SkippedPhoto(photos[index].name, reason, "conflicting labels"))
             continue
         usable.append(first)
         for index in others:
             what = "duplicate of" if looks[index].digest == looks[first].digest else "the same pixels as"
-            skipped.append(SkippedPhoto(photos[index].name, f"{what} {photos[first].name}"))
+            skipped.append(SkippedPhoto(photos[index].name, f"{what} {photos[first].name}", "duplicate"))
     return usable, skipped
 
 

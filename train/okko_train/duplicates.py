@@ -97,8 +97,9 @@ def find_near_duplicates(thumbnails: NDArray[np.uint8], labels: ArrayLike, aspec
 
 def _blocks(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     n = len(thumbnails)
-    fine: NDArray[np.float32] = thumbnails.astype(np.float32).reshape(n, _GRID, _BLOCK, _GRID, _BLOCK, 3)
-    return fine.mean(axis=(2, 4)).reshape(n, _GRID * _GRID * 3)
+    fine = thumbnails.astype(np.float32).reshape(n, _GRID, _BLOCK, _GRID, _BLOCK, 3)
+    blocks: NDArray[np.float32] = fine.mean(axis=(2, 4)).reshape(n, _GRID * _GRID * 3)
+    return blocks
 
 
 def _candidates(

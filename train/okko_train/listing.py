@@ -13,7 +13,7 @@ import os
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from okko_models.errors import OkkoError
 from okko_models.photo import PHOTO_SUFFIXES, is_photo_name
@@ -34,12 +34,16 @@ class DatasetError(OkkoError):
     """A dataset that cannot be used as a whole."""
 
 
+SkipKind = Literal["not a photo", "unreadable", "duplicate", "conflicting labels", "no label", "not listed"]
+
+
 @dataclass(frozen=True, order=True)
 class SkippedPhoto:
-    """A file that is not used, and why."""
+    """A file that is not used, and why: in words, and as one of a few kinds to count."""
 
     name: str
     reason: str
+    kind: SkipKind
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,13 @@ def _list_folders(root: Path) -> Listing:
         parts = [readable(part) for part in path.relative_to(root).parts]
         name = "/".join(parts)
         if problem:
-            skipped.append(SkippedPhoto(name, problem))
+            skipped.append(SkippedPhoto(name, problem, "unreadable"))
         elif not is_photo_name(path):
             # Notes and scripts beside the label folders are nobody's photos; inside one they may be.
             if len(parts) > 1:
-                skipped.append(SkippedPhoto(name, _not_a_photo(path)))
+                skipped.append(SkippedPhoto(name, _not_a_photo(path), "not a photo"))
         elif len(parts) == 1:
-            skipped.append(SkippedPhoto(name, "has no label: it is in no sub-folder"))
+            skipped.append(SkippedPhoto(name, "has no label: it is in no sub-folder", "no label"))
         else:
             photos.append(ListedPhoto(path, name, _label(parts[0])))
     if not photos:
@@ -189,9 +193,9 @@ def _list_csv(root: Path, path: Path) -> Listing:
     _check_present(path, photos)
     listed = {photo.path for photo in photos}
     skipped = [
-        SkippedPhoto(_relative(found, root), problem or f"not listed in {path.name}")
+        SkippedPhoto(_relative(found, root), f"not listed in {path.name}", "not listed")
         for found, problem in _walk(root)
-        if is_photo_name(found) and found not in listed
+        if not problem and is_photo_name(found) and found not in listed
     ]
     return Listing(root, path.name, *_once_each(photos, skipped, path.name), extra)
 
@@ -301,9 +305,9 @@ def _once_each(
         both = labels[photo.path]
         if len(both) > 1:
             reason = f"{source} gives it the labels {' and '.join(sorted(both))}"
-            skipped.append(SkippedPhoto(photo.name, reason))
+            skipped.append(SkippedPhoto(photo.name, reason, "conflicting labels"))
         elif photo.path in once:
-            skipped.append(SkippedPhoto(photo.name, f"named twice in {source}"))
+            skipped.append(SkippedPhoto(photo.name, f"named twice in {source}", "duplicate"))
         else:
             once[photo.path] = photo
     return tuple(once.values()), tuple(dict.fromkeys(skipped))

@@ -23,8 +23,6 @@ _FEW_GROUPS: Final = 100
 _ABOUT_AS_GOOD: Final = 0.02
 """A division this much worse in its worst share is taken as well, so that different seeds give different divisions."""
 _LABEL_MISSING: Final = 1e3
-_NOTHING: Final = 1e-9
-"""What rounding may leave of no share at all."""
 
 
 def stratified_split(
@@ -39,14 +37,15 @@ def stratified_split(
         seed: the same seed gives the same split.
 
     Returns:
-        Ascending indices of the rest (n - m,) and of the photos held out (m,). Both contain every label.
+        Ascending indices of the rest (n - m,) and of the photos held out (m,). Both contain every label, the rest
+        in two groups where there are three, so that it can be divided once more.
 
     Raises:
         ValueError: an argument is out of range, or no split has every label on both sides.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, not {fraction}")
-    part = _divide(labels, groups, np.array([1 - fraction, fraction]), seed)
+    part = _divide(labels, groups, np.array([1 - fraction, fraction]), seed, in_first=2)
     return np.flatnonzero(part == 0), np.flatnonzero(part == 1)
 
 
@@ -143,7 +142,10 @@ def _counts(names: NDArray[np.str_], label_of: NDArray[np.int64], group_of: NDAr
     return counts
 
 
-def _divide(labels: ArrayLike, groups: ArrayLike | None, shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+def _divide(
+    labels: ArrayLike, groups: ArrayLike | None, shares: NDArray[np.float64], seed: int, *, in_first: int = 1
+) -> NDArray[np.int64]:
+    """The part of each photo. The first part gets `in_first` groups of each label where there are enough."""
     names, label_of, group_of = _codes(labels, groups)
     counts = _counts(names, label_of, group_of)
     n_groups = (counts > 0).sum(axis=0)
@@ -153,7 +155,11 @@ def _divide(labels: ArrayLike, groups: ArrayLike | None, shares: NDArray[np.floa
             f"label {names[scarce]} has {n_groups[scarce]} groups of photos; {len(shares)} parts that all have it "
             f"need {len(shares)}"
         )
-    part_of_group, complete = _assign(counts / counts.sum(axis=0), shares, np.random.default_rng(seed))
+    required = np.ones((len(shares), len(names)))
+    required[0] = np.clip(n_groups - len(shares) + 1, 1, in_first)
+    wanted = np.concatenate([np.broadcast_to(shares[:, None], required.shape), required], axis=1)
+    tally = np.concatenate([counts / counts.sum(axis=0), counts > 0], axis=1)
+    part_of_group, complete = _assign(tally, wanted, np.random.default_rng(seed))
     if not complete:
         raise ValueError(
             f"no division into {len(shares)} parts that all have every label was found: the groups are too few or "
@@ -162,28 +168,34 @@ def _divide(labels: ArrayLike, groups: ArrayLike | None, shares: NDArray[np.floa
     return part_of_group[group_of]
 
 
+# Below, a tally (..., 2 n_labels) is the share of each label's photos, then the number of groups that have the label.
+# Tallies of groups add up to the tally of a part, which is compared with the part's wanted one: the shares should be
+# equal, the numbers at least as large.
+
+
 def _assign(
-    weights: NDArray[np.float64], shares: NDArray[np.float64], rng: np.random.Generator
+    tally: NDArray[np.float64], wanted: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], bool]:
     """Deals out the groups several times and takes the first outcome that is about as good as the best.
 
     Args:
-        weights: (n_groups, n_labels) the group's share of each label's photos; columns sum to 1.
-        shares: (n_parts,) wanted share of each part; they sum to 1.
+        tally: (n_groups, 2 n_labels) of each group.
+        wanted: (n_parts, 2 n_labels) of each part.
         rng: where the order of dealing comes from.
 
     Returns:
         (n_groups,) the part of each group, and whether every part has every label.
     """
+    n_labels = tally.shape[1] // 2
     outcomes: list[tuple[float, NDArray[np.int64]]] = []
-    for _ in range(_TRIES if len(weights) <= _FEW_GROUPS else 1):
-        part = _complete(weights, shares, _deal(weights, shares, rng))
-        filled = _filled(weights, part, len(shares))
-        missing = int((filled < _NOTHING).sum())
-        outcomes.append((missing + float(np.abs(filled - shares[:, None]).max()), part))
+    for _ in range(_TRIES if len(tally) <= _FEW_GROUPS else 1):
+        part = _complete(tally, wanted, _deal(tally[:, :n_labels], wanted[:, :n_labels], rng))
+        filled = _filled(tally, part, len(wanted))
+        farthest = float(np.abs(filled - wanted)[:, :n_labels].max())
+        outcomes.append((float(_missing(filled, wanted).sum()) + farthest, part))
     best = min(badness for badness, _ in outcomes)
     chosen = next(part for badness, part in outcomes if badness <= best + _ABOUT_AS_GOOD)
-    return chosen, best < 1
+    return chosen, bool((_filled(tally, chosen, len(wanted))[:, n_labels:] > 0).all())
 
 
 def _deal(weights: NDArray[np.float64], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -191,7 +203,7 @@ def _deal(weights: NDArray[np.float64], shares: NDArray[np.float64], rng: np.ran
     order = np.argsort(-weights.max(axis=1) * rng.uniform(0.5, 1, len(weights)))
     ties = rng.permutation(len(shares))
     part = np.zeros(len(weights), dtype=np.int64)
-    lacking = np.tile(shares[:, None], weights.shape[1])
+    lacking = shares.copy()
     for group in order:
         # How the sum of squares of all that is lacking changes, for each part that could get the group.
         change = (weights[group] * (weights[group] - 2 * lacking)).sum(axis=1)
@@ -200,23 +212,22 @@ def _deal(weights: NDArray[np.float64], shares: NDArray[np.float64], rng: np.ran
     return part
 
 
-def _complete(weights: NDArray[np.float64], shares: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Moves single groups, or swaps two, for as long as a part lacks a label altogether and that helps."""
+def _complete(tally: NDArray[np.float64], wanted: NDArray[np.float64], part: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Moves single groups, or swaps two, for as long as a part misses a label and that helps."""
     part = part.copy()
-    groups = np.arange(len(weights))
-    while ((filled := _filled(weights, part, len(shares))) < _NOTHING).any():
-        before = _cost(filled, shares[:, None])
-        left = _cost(filled[part] - weights, shares[part, None]) - before[part]
-        joined = _cost(filled + weights[:, None], shares[:, None]) - before
-        moves = left[:, None] + joined
+    groups = np.arange(len(tally))
+    while _missing(filled := _filled(tally, part, len(wanted)), wanted).any():
+        before = _cost(filled, wanted)
+        left = _cost(filled[part] - tally, wanted[part]) - before[part]
+        moves = left[:, None] + _cost(filled + tally[:, None], wanted) - before
         moves[groups, part] = 0
         group, target = np.unravel_index(moves.argmin(), moves.shape)
         if moves[group, target] < -_LABEL_MISSING / 2:
             part[group] = target
             continue
-        if len(weights) > _FEW_GROUPS:
+        if len(tally) > _FEW_GROUPS:
             break
-        half = _cost((filled[part] - weights)[:, None] + weights, shares[part, None, None]) - before[part, None]
+        half = _cost((filled[part] - tally)[:, None] + tally, wanted[part, None]) - before[part, None]
         swaps = np.where(part[:, None] == part, 0, half + half.T)
         one, other = np.unravel_index(swaps.argmin(), swaps.shape)
         if swaps[one, other] >= -_LABEL_MISSING / 2:
@@ -225,14 +236,22 @@ def _complete(weights: NDArray[np.float64], shares: NDArray[np.float64], part: N
     return part
 
 
-def _filled(weights: NDArray[np.float64], part: NDArray[np.int64], n_parts: int) -> NDArray[np.float64]:
-    """(n_parts, n_labels) share of each label's photos that each part has."""
-    filled = np.zeros((n_parts, weights.shape[1]))
-    np.add.at(filled, part, weights)
+def _filled(tally: NDArray[np.float64], part: NDArray[np.int64], n_parts: int) -> NDArray[np.float64]:
+    """(n_parts, 2 n_labels) tally of each part."""
+    filled = np.zeros((n_parts, tally.shape[1]))
+    np.add.at(filled, part, tally)
     return filled
 
 
-def _cost(filled: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., n_labels) filled and wanted shares to (...) costs: squared deviations, and much for a missing label."""
-    squares: NDArray[np.float64] = ((filled - shares) ** 2 + _LABEL_MISSING * (filled < _NOTHING)).sum(axis=-1)
-    return squares
+def _missing(filled: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 2 n_labels) tallies to (...) numbers of groups that are still needed."""
+    n_labels = wanted.shape[-1] // 2
+    missing: NDArray[np.float64] = np.maximum(wanted - filled, 0)[..., n_labels:].sum(axis=-1)
+    return missing
+
+
+def _cost(filled: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 2 n_labels) tallies to (...) costs: squared deviations of shares, and much for each missing group."""
+    n_labels = wanted.shape[-1] // 2
+    squares: NDArray[np.float64] = ((filled - wanted)[..., :n_labels] ** 2).sum(axis=-1)
+    return squares + _LABEL_MISSING * _missing(filled, wanted)

@@ -1,0 +1,50 @@
+"""`okko data`: what there is to know about a dataset before training on it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def data() -> None:
+    """Look at photos before a model learns from them."""
+
+
+@data.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--group-by", metavar="COLUMN", help="Column of photos.csv; a group stays on one side of every split.")
+@click.option("--workers", type=click.IntRange(min=1), help="Photos read at a time; one a processor unless given.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON alone on standard output.")
+def check(directory: Path, group_by: str | None, workers: int | None, as_json: bool) -> None:
+    """Say what is in DIR and what is wrong with it.
+
+    DIR is what `okko train` takes: a folder with one sub-folder for each label (OK and KO, say), a folder with a
+    photos.csv (columns file and label), or a SageMaker .lst file. Reported are unreadable and cut-off files, photos
+    that are there twice or nearly so, photos with two labels, how many photos each label and group has, and their
+    sizes. Nothing is changed. The exit code is 1 when no model can be trained from DIR, otherwise 0.
+
+    \b
+    okko data check photos/
+    okko data check photos/ --group-by rig
+    okko data check photos/ --json | jq .labels
+    """  # noqa: D301
+    from okko_train.data_check import check_dataset, print_report
+    from okko_train.dataset import DatasetError, load_dataset
+
+    try:
+        dataset = load_dataset(directory, group_by=group_by, workers=workers, minimum_labels=0)
+    except DatasetError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"usable": False, "errors": [str(error)]}, indent=2))
+        sys.exit(1)
+    report = check_dataset(dataset)
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        print_report(report)
+    sys.exit(0 if report.usable else 1)
