@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from okko_models.errors import OkkoError
 from okko_models.photo import read_photo
 from okko_train.feature_graph import IMAGE
 
@@ -42,7 +43,20 @@ def quantize(model: onnx.ModelProto, photos: Sequence[Photo]) -> onnx.ModelProto
     Args:
         model: a graph from `image` to `features`.
         photos: whose activations set the scales; about `CALIBRATION_PHOTOS` of them are used, evenly spread.
+
+    Raises:
+        OkkoError: the folder for temporary files cannot be written, or is full.
     """
+    try:
+        return _quantize(model, photos)
+    except OSError as error:
+        raise OkkoError(
+            f"{tempfile.gettempdir()}: temporary files could not be written: {error.strerror or error}; "
+            "make room there, or name another folder with the environment variable TMPDIR"
+        ) from error
+
+
+def _quantize(model: onnx.ModelProto, photos: Sequence[Photo]) -> onnx.ModelProto:
     step = max(1, len(photos) // CALIBRATION_PHOTOS)
     backbone = [node.name for node in model.graph.node if not node.name.startswith("pre_")]
     with tempfile.TemporaryDirectory(prefix="okko-") as folder, _quiet():

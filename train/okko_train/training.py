@@ -90,7 +90,9 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
+    """Rows of the photos to learn from (n_learn,), to test on (n_test,), and the fold of each one to learn from."""
+
     learn: NDArray[np.int64]
     test: NDArray[np.int64]
     folds: NDArray[np.int64]
@@ -106,7 +108,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     check_destination(out)
     dataset.check_trainable()
     ok_labels = _ok_labels(dataset, options.ok_labels)
-    split = _split(dataset, options.seed)
+    split = split_photos(dataset, seed=options.seed)
     truth = dataset.targets
 
     variant, tuned, curves, variants = _search(dataset, split, truth, ok_labels, options, started)
@@ -192,7 +194,7 @@ def model_name(wanted: str | None, out: Path) -> str:
 
 def _search(
     dataset: Dataset,
-    split: _Split,
+    split: Split,
     truth: NDArray[np.int64],
     ok_labels: tuple[str, ...],
     options: Options,
@@ -258,13 +260,17 @@ def _ok_labels(dataset: Dataset, wanted: tuple[str, ...] | None) -> tuple[str, .
     return labels
 
 
-def _split(dataset: Dataset, seed: int) -> _Split:
-    """Puts a test split aside and cuts the rest into folds; groups and near-duplicates stay together."""
+def split_photos(dataset: Dataset, *, seed: int) -> Split:
+    """Puts a test split aside and cuts the rest into folds; groups and near-duplicates stay together.
+
+    Raises:
+        OkkoError: there are too few photos or groups of a label for that.
+    """
     groups, truth = dataset.split_groups(), dataset.targets
     try:
         learn, test = stratified_split(truth, groups, fraction=TEST_FRACTION, seed=seed)
         k = min(MAX_FOLDS, most_folds(truth[learn], groups[learn]))
-        return _Split(learn, test, stratified_folds(truth[learn], groups[learn], k=k, seed=seed))
+        return Split(learn, test, stratified_folds(truth[learn], groups[learn], k=k, seed=seed))
     except ValueError as error:
         raise OkkoError(
             f"{dataset.root}: the photos cannot be divided into parts for learning, choosing and testing: {error}. "

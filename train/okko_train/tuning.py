@@ -158,7 +158,7 @@ def tune(
     trials: list[Trial] = []
     with _evaluator(data, workers) as evaluate:
         generation = 0
-        while len(trials) < n_trials and time.monotonic() < deadline_s:
+        while len(trials) < n_trials and (not trials or time.monotonic() < deadline_s):
             positions = swarm.ask()
             costs = np.full(len(positions), np.inf)
             candidates = [
