@@ -43,8 +43,10 @@ _UPRIGHT: Final = {
 # Importing a plugin registers its format; the others register themselves.
 _PLUGINS: Final = (TiffImagePlugin, WebPImagePlugin)
 
-# PIXEL_LIMIT is checked below, before a pixel is decoded; Pillow's own warning would only be noise on a terminal.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# PIXEL_LIMIT is checked below, before a pixel is decoded, and damaged EXIF says nothing about the pixels: Pillow's
+# warnings about both would only be noise on a terminal.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class PhotoError(OkkoError):
@@ -157,7 +159,7 @@ def _decode(image: Image.Image, name: str) -> DecodedPhoto:
 
 
 def _orientation(image: Image.Image) -> int:
-    # Damaged EXIF says nothing about the pixels: such a photo is taken as it lies.
+    # A photo whose EXIF is damaged is taken as it lies.
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
@@ -195,6 +197,6 @@ def _what_it_is(data: bytes) -> str:
         return f"a {'PDF' if start.startswith(b'%') else 'GIF'} file"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<svg", b"<?xml")):
         return "a web page or drawing"
-    if b"\0" not in start and all(byte >= 32 or byte in b"\t\r\n" for byte in start):
+    if all(32 <= byte < 128 or byte in b"\t\r\n" for byte in start):
         return "a text file"
     return "not in a format that okko knows (JPEG, PNG, BMP, WebP, TIFF)"
