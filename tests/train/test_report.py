@@ -276,6 +276,13 @@ def test_a_rule_without_uncertain_zone_is_explained_in_two_sentences() -> None:
     text = words(render(invented_result(rule=rule)))
     decides = text.partition("How it decides")[2].partition("The thresholds were chosen")[0]
     assert "UNCERTAIN" not in decides
+    assert "KO, when it is below 50" in decides
+
+
+def test_few_trials_claim_nothing_about_what_mattered() -> None:
+    text = words(render(invented_result(n_trials=7)))
+    assert "With fewer than 8 trials one cannot tell" in text
+    assert "What mattered" not in text
 
 
 def test_a_test_without_any_bad_photo_admits_what_it_cannot_say() -> None:

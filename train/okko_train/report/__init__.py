@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from okko_models.decision import DecisionRule
-    from okko_models.manifest import Interval
     from okko_train.metrics import Evaluation
     from okko_train.result import Example, TrainingResult, Trial, Variant
 
@@ -127,11 +126,11 @@ def _cards(result: TrainingResult) -> list[_Card]:
     unsure = test.verdicts[Verdict.UNCERTAIN.value]
     cost = test.cost_per_photo
     cards = [
-        _Card("Accuracy", wording.percent(test.accuracy.value), _interval(test.accuracy, test.n)),
+        _Card("Accuracy", wording.percent(test.accuracy.value), _bounds(wording.percent_range(test.accuracy), test.n)),
         _Card(
             "Balanced accuracy",
             wording.percent(test.balanced_accuracy.value),
-            _interval(test.balanced_accuracy, test.n),
+            _bounds(wording.percent_range(test.balanced_accuracy), test.n),
         ),
         _Card("False OK", f"{test.false_ok:,}", f"bad let through: {wording.share(test.false_ok, bad)}", "false-ok"),
         _Card("False KO", f"{test.false_ko:,}", f"good thrown out: {wording.share(test.false_ko, good)}", "false-ko"),
@@ -139,7 +138,7 @@ def _cards(result: TrainingResult) -> list[_Card]:
         _Card(
             "Cost per photo",
             wording.number(cost.value),
-            f"95\N{NO-BREAK SPACE}% interval {wording.number(cost.low)} to {wording.number(cost.high)}, n = {test.n:,}",
+            _bounds(f"{wording.number(cost.low)} to {wording.number(cost.high)}", test.n),
         ),
     ]
     for variant in result.variants:
@@ -150,8 +149,8 @@ def _cards(result: TrainingResult) -> list[_Card]:
     return cards
 
 
-def _interval(interval: Interval, n: int) -> str:
-    return f"95\N{NO-BREAK SPACE}% interval {wording.percent_range(interval)}, n = {n:,}"
+def _bounds(bounds: str, n: int) -> str:
+    return f"95\N{NO-BREAK SPACE}% interval {bounds}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n:,}"
 
 
 def _outcome(test: Evaluation) -> list[tuple[str, str, float, float]]:

@@ -87,14 +87,19 @@ def cost_by_threshold(validation: Evaluation, test: Evaluation, rule: DecisionRu
     axes = canvas()
     thresholds = np.linspace(0, 1, 201)
     ko, ok = rule.ko_threshold, rule.ok_threshold
-    kos, oks = thresholds[thresholds <= ok], thresholds[thresholds >= ko]
+    single = costs_at(validation, rule, thresholds, thresholds)
+    where, explained = percent(ok), ""
     if ko < ok:
+        kos, oks = thresholds[thresholds <= ok], thresholds[thresholds >= ko]
         moved_ko = costs_at(validation, rule, kos, np.full(len(kos), ok))
         moved_ok = costs_at(validation, rule, np.full(len(oks), ko), oks)
         axes.plot(kos, moved_ko, color=Paint.KO, linestyle=(0, (4, 1.6)), label="move KO")
         axes.plot(oks, moved_ok, color=Paint.OK, label="move OK")
-    single = costs_at(validation, rule, thresholds, thresholds)
-    axes.plot(thresholds, single, color=Paint.SOFT, linewidth=1.4, linestyle=(0, (1, 2)), label="one for both")
+        axes.plot(thresholds, single, color=Paint.SOFT, linewidth=1.4, linestyle=(0, (1, 2)), label="one for both")
+        where = f"{percent(ko)} and {percent(ok)}"
+        explained = "A line shows what moving one threshold would do while the other one stays. "
+    else:
+        axes.plot(thresholds, single, color=Paint.OK, label="the one threshold")
     chosen = costs_at(validation, rule, np.array([ko]), np.array([ok]))[0]
     for threshold, colour, marker in ((ko, Paint.KO, "D"), (ok, Paint.OK, "o")):
         axes.axvline(threshold, color=colour, linewidth=1)
@@ -106,13 +111,11 @@ def cost_by_threshold(validation: Evaluation, test: Evaluation, rule: DecisionRu
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
     axes.set(xlabel="threshold on the probability of OK", ylabel="cost per photo")
     legend_on_top(axes)
-    where = f"{percent(ko)} and {percent(ok)}" if ko < ok else percent(ok)
     return Picture(
         "What each threshold would cost",
         inline_svg(axes, "cost", "Cost per photo against the decision thresholds"),
         f"On {photos(validation.n)} of the training part, each judged by a network that had not seen it. "
-        "A line shows what moving one threshold would do while the other one stays; the dotted one is for a single "
-        f"threshold. Chosen: {where}, at {number(chosen)} a photo there and {number(test.cost_per_photo.value)} on the "
+        f"{explained}Chosen: {where}, at {number(chosen)} a photo there and {number(test.cost_per_photo.value)} on the "
         f"{photos(test.n)} of the test.",
     )
 
@@ -137,7 +140,7 @@ def probabilities(test: Evaluation, rule: DecisionRule) -> Picture:
     for photos_of, sign, colour, name in ((test.truly_ok, 1, Paint.OK, "good"), (~test.truly_ok, -1, Paint.KO, "bad")):
         counts = np.histogram(test.probability_of_ok[photos_of], edges)[0]
         tallest = max(tallest, int(counts.max()))
-        label = f"truly {name} ({counts.sum():,})"
+        label = f"{name} ({counts.sum():,})"
         axes.bar(edges[:-1] + 0.02, sign * np.sqrt(counts), width=0.034, color=colour, label=label)
     if rule.ko_threshold < rule.ok_threshold:
         zone = (rule.ko_threshold, rule.ok_threshold)
@@ -145,7 +148,7 @@ def probabilities(test: Evaluation, rule: DecisionRule) -> Picture:
     else:
         axes.axvline(rule.ok_threshold, color=Paint.UNCERTAIN, label="threshold")
     axes.axhline(0, color=Paint.SOFT, linewidth=0.8)
-    ticks = [tick for tick in (1, 5, 20, 100, 500, 2000, 10_000, 100_000) if tick <= tallest]
+    ticks = [tick for tick in (1, 5, 20, 100, 500, 2000, 10_000, 50_000) if tallest / 25 <= tick <= tallest]
     heights = [-np.sqrt(tick) for tick in reversed(ticks)] + [0.0] + [np.sqrt(tick) for tick in ticks]
     axes.set_yticks(heights, [str(tick) for tick in [*reversed(ticks), 0, *ticks]])
     axes.set_ylim(-1.12 * np.sqrt(tallest), 1.12 * np.sqrt(tallest))

@@ -68,7 +68,7 @@ _STYLE: Final[Any] = {
     "svg.hashsalt": "okko",
     # A dollar sign in a name is a dollar sign.
     "text.parse_math": False,
-    "font.size": 11,
+    "font.size": 12,
     "text.color": Paint.INK,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -96,11 +96,12 @@ _STYLE: Final[Any] = {
     "lines.markersize": 7,
     "patch.linewidth": 0,
     "legend.frameon": False,
-    "legend.fontsize": 11,
+    "legend.fontsize": 12,
     "legend.borderpad": 0,
     "legend.borderaxespad": 0,
-    "legend.handlelength": 1.8,
-    "legend.columnspacing": 1.6,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.3,
+    "legend.handletextpad": 0.6,
 }
 
 
@@ -109,7 +110,7 @@ def house_style() -> AbstractContextManager[None]:
     return mpl.rc_context(_STYLE)
 
 
-def canvas(width: int = 440, height: int = 300, *, left: int = 70, bottom: int = 48, right: int = 14) -> Axes:
+def canvas(width: int = 400, height: int = 290, *, left: int = 68, bottom: int = 50, right: int = 12) -> Axes:
     """Returns empty axes on a new figure; sizes in SVG units, about one pixel on a screen.
 
     The strip above the axes is for the legend (`legend_on_top`).
@@ -121,8 +122,10 @@ def canvas(width: int = 440, height: int = 300, *, left: int = 70, bottom: int =
 
 
 def legend_on_top(axes: Axes, columns: int = 3) -> None:
-    """Puts the legend in one row above the axes, where it never covers data."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.035), ncols=columns)
+    """Puts the legend in one row above the axes and as wide as the figure, where it never covers data."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    axes.legend(loc="upper left", bbox_to_anchor=(0.01, 1), bbox_transform=figure.transFigure, ncols=columns)
 
 
 def inline_svg(axes: Axes, name: str, description: str) -> Markup:

@@ -44,11 +44,9 @@ def swarm_pictures(trials: Sequence[Trial]) -> list[Picture]:
     weight = importance(trials)
     varied = [name for name in weight if any(name in trial.parameters for trial in good)]
     varied.sort(key=lambda name: -weight[name])
-    if varied:
-        pictures.append(_slice(good, varied[0]))
-    if len(varied) >= 2:
-        pictures.append(_path(good, varied[0], varied[1]))
     if len(trials) >= FEWEST_FOR_IMPORTANCE and varied:
+        pictures.append(_slice(good, varied[0]))
+        pictures += [_path(good, varied[0], varied[1])] if len(varied) >= 2 else []
         pictures.append(_importance(weight, len(trials)))
     if len(varied) >= 2:
         pictures.append(_parallel(good, varied))
@@ -136,10 +134,10 @@ def _slice(trials: Sequence[Trial], name: str) -> Picture:
     axes.margins(0.07)
     legend_on_top(axes)
     return Picture(
-        f"What {_spoken(name)} does",
+        f"Cost along {_spoken(name)}",
         inline_svg(axes, "slice", f"Cost of the trials by {_spoken(name)}"),
-        f"{counted(len(shown), 'trial')} along the hyperparameter that mattered most here; pale is early, strong is "
-        "late. The others varied too, which is why points at the same place differ in height.",
+        f"{counted(len(shown), 'trial')} along the hyperparameter that the cost followed most closely; pale is early, "
+        "strong is late. The others varied too, which is why points at the same place differ in height.",
     )
 
 
@@ -163,14 +161,14 @@ def _path(trials: Sequence[Trial], first: str, second: str) -> Picture:
     return Picture(
         "The swarm's path",
         inline_svg(axes, "path", f"The trials by {_spoken(first)} and {_spoken(second)}"),
-        f"{counted(len(shown), 'trial')} in the two hyperparameters that mattered most here; pale is early, strong is "
-        f"late. The line joins the best so far of each generation.{also}",
+        f"{counted(len(shown), 'trial')} in the two hyperparameters that the cost followed most closely; pale is "
+        f"early, strong is late. The line joins the best so far of each generation.{also}",
     )
 
 
 def _importance(weight: dict[str, float], n: int) -> Picture:
     names = sorted(weight, key=lambda name: weight[name])[-10:]
-    axes = canvas(left=128, height=max(180, 90 + 27 * len(names)))
+    axes = canvas(left=132, height=max(180, 90 + 27 * len(names)))
     axes.barh(range(len(names)), [weight[name] for name in names], height=0.56, color=Paint.ACCENT)
     for row, name in enumerate(names):
         axes.annotate(

@@ -101,8 +101,9 @@ def caution(test: Evaluation) -> str:
     bad = int((~test.truly_ok).sum())
     if bad == 0:
         return "The test held no bad photo, so it says nothing about how many bad ones would get through."
+    through = f"{test.false_ok:,}" if test.false_ok else "none"
     return (
-        f"The test held {counted(bad, 'bad photo')}, of which {test.false_ok:,} got through: from so many, one can say "
+        f"The test held {counted(bad, 'bad photo')}, of which {through} got through: from so many, one can say "
         f"that in the long run {percent_range(share_interval(test.false_ok, bad))} of bad ones will (95{_SPACE}% "
         "interval). More test photos narrow this down. All of it holds for photos like these: the same camera, light "
         "and objects."
@@ -115,8 +116,8 @@ def rule_in_words(rule: DecisionRule) -> list[str]:
     sentences = [f"OK, when the probability of {good} is at least {percent(rule.ok_threshold)}."]
     if rule.ko_threshold < rule.ok_threshold:
         sentences.append(f"UNCERTAIN, a person looks, when it is from {percent(rule.ko_threshold)} up to there.")
-    sentences.append(f"KO, when it is below {percent(rule.ko_threshold)}.")
-    return sentences
+    below = f"KO, when it is below {percent(rule.ko_threshold)}."
+    return [*sentences, below if rule.ko_threshold > 0 else "KO, never."]
 
 
 def what_happened(rule: DecisionRule, truth: str, verdict: Verdict) -> str:
