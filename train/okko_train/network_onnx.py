@@ -15,6 +15,7 @@ from okko_train.network.activations import LEAK
 
 if TYPE_CHECKING:
     from okko_train.network import Network
+    from okko_train.network.activations import Array
 
 OPSET = 17  # the oldest opset with everything okko's graphs use
 IR_VERSION = 8  # the file format that belongs to it; every onnxruntime since 1.12 reads it
@@ -61,10 +62,40 @@ def nodes(
     return graph_nodes, weights
 
 
-def to_model(network: Network, input_name: str = "features", output_name: str = "output") -> ModelProto:
-    """A complete model with one input [N, d] and one output [N, k]."""
+def to_model(
+    network: Network,
+    input_name: str = "features",
+    output_name: str = "output",
+    *,
+    before: tuple[Array, Array] | None = None,
+    after: tuple[Array, Array] | None = None,
+) -> ModelProto:
+    """A complete model with one input [N, d] and one output [N, k].
+
+    Args:
+        network: what to export.
+        input_name: of the model's input.
+        output_name: of the model's output.
+        before: (mean, scale), each (d,): the input is standardised first, (x - mean) / scale.
+        after: (mean, scale), each (k,): the output is brought back to its own units, y * scale + mean.
+    """
     kind = helper.np_dtype_to_tensor_dtype(network.dtype)
-    graph_nodes, weights = nodes(network, input_name, output_name)
+    first = input_name if before is None else "standardised"
+    last = output_name if after is None else "standardised_output"
+    graph_nodes, weights = nodes(network, first, last)
+    for pair, prefix in ((before, "feature"), (after, "output")):
+        for values, part in zip(pair or (), ("mean", "scale"), strict=False):
+            weights.append(numpy_helper.from_array(np.asarray(values, network.dtype), f"{prefix}_{part}"))
+    if before is not None:
+        graph_nodes[:0] = [
+            helper.make_node("Sub", [input_name, "feature_mean"], ["centred"], "centre"),
+            helper.make_node("Div", ["centred", "feature_scale"], [first], "standardise"),
+        ]
+    if after is not None:
+        graph_nodes += [
+            helper.make_node("Mul", [last, "output_scale"], ["scaled_output"], "scale_output"),
+            helper.make_node("Add", ["scaled_output", "output_mean"], [output_name], "shift_output"),
+        ]
     graph = helper.make_graph(
         graph_nodes,
         "network",

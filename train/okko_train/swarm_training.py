@@ -228,6 +228,7 @@ def refine(
     tie_break: float = 0.1,
     seed: int = 0,
     validation: tuple[ArrayLike, ArrayLike] | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> Refinement:
     """Let the swarm move the last layer of a trained network, in place, on the cost that counts.
 
@@ -247,6 +248,7 @@ def refine(
             decisions has large flat parts on which the swarm would drift.
         seed: decides the swarm.
         validation: (X, y) on which the three steps are compared.
+        sample_weight: (n,) how much each sample counts.
 
     Raises:
         ValueError: an argument that does not fit; the message names it.
@@ -262,8 +264,9 @@ def refine(
     tail.weights = network.weights[-tail.weights.size :]
     function = costs.resolve(cost, network.activation_names[-1])
     _warn_if_many(tail, function)
-    objective = _Objective(tail, _last_inputs(network, X), y, function, None, 0.0)
-    smooth = _Objective(tail, _last_inputs(network, X), y, _smooth_cost(network), None, 0.0)
+    inputs = _last_inputs(network, X)
+    objective = _Objective(tail, inputs, y, function, sample_weight, 0.0)
+    smooth = _Objective(tail, inputs, y, _smooth_cost(network), sample_weight, 0.0)
     held_out = None
     if validation is not None:
         held_out = _Objective(tail, _last_inputs(network, validation[0]), validation[1], function, None, 0.0)
