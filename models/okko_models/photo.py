@@ -27,6 +27,7 @@ PHOTO_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".t
 
 # "JPEG" includes the MPO files that many phones write.
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+_PHOTO_STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*")
 _SAVE_AGAIN: Final = "Save it as an 8-bit JPEG or PNG."
 
 _ORIENTATION_TAG: Final = 0x0112
@@ -127,14 +128,14 @@ def decode_photo(data: bytes, *, name: str) -> DecodedPhoto:
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
+        if data.startswith(_PHOTO_STARTS):
+            raise _damaged(name, "its header cannot be read") from error
         raise PhotoError(f"{name}: {_what_it_is(data)}, not a photo. {_SAVE_AGAIN}") from error
     except Image.DecompressionBombError as error:
         raise _too_large(name, "too many pixels") from error
     # A damaged file can make Pillow's readers raise nearly anything (struct.error, KeyError, zlib.error, ...).
     except Exception as error:
-        raise PhotoError(
-            f"{name}: damaged or cut off ({error}). Copy it again from where it came, or delete it."
-        ) from error
+        raise _damaged(name, error) from error
 
 
 def _decode(image: Image.Image, name: str) -> DecodedPhoto:
@@ -181,6 +182,10 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _damaged(name: str, why: object) -> PhotoError:
+    return PhotoError(f"{name}: damaged or cut off ({why}). Copy it again from where it came, or delete it.")
 
 
 def _too_large(name: str, found: str) -> PhotoError:
