@@ -88,10 +88,10 @@ class Agent:
                 self.failure = str(error)
                 frame = None
             if frame is None:
-                self._note(self._sorter.give_up())
                 break
             self._frames += 1
             self._note(self._sorter.see(frame))
+        self._note(self._sorter.give_up())
         return self._tally.summary(
             frames=self._frames,
             stale_frames=self._sorter.stale_frames,

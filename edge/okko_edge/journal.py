@@ -98,6 +98,14 @@ class Entry:
     path_ms: float
 
 
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+_INSERT_RUN = "INSERT OR IGNORE " + _insert("runs", RunRecord.__slots__)
+_INSERT_MARBLE = "INSERT " + _insert("marbles", ("run", "bundle_digest", *Entry.__slots__))
+
+
 def default_path() -> Path:
     """Where the journal is unless told otherwise: `okko/journal.sqlite` in the XDG state directory."""
     state = os.environ.get("XDG_STATE_HOME", "")
@@ -181,10 +189,7 @@ class Journal:
             if self._connection is None:
                 self._connection = self._open()
             with self._connection as connection:
-                connection.executemany(
-                    f"INSERT INTO marbles VALUES ({', '.join('?' * 16)})",  # noqa: S608 (no text of others in it)
-                    [self._row(entry) for entry in entries],
-                )
+                connection.executemany(_INSERT_MARBLE, [self._row(entry) for entry in entries])
             self.written += len(entries)
         except Exception as error:  # an entry that cannot be written is lost, and nothing else
             self._failed += len(entries)
@@ -206,7 +211,7 @@ class Journal:
                 connection.executescript(_SCHEMA)
             with connection:
                 values = [getattr(self._run, name) for name in RunRecord.__slots__]
-                connection.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+                connection.execute(_INSERT_RUN, values)
         except BaseException:
             connection.close()
             raise
@@ -227,4 +232,6 @@ class Journal:
     def _tell(self, why: str) -> None:
         if not self._warned:
             self._warned = True
-            self._warn(f"the journal {self.path} is not written ({why}); sorting goes on without it")
+            # A terminal that went away must not end the writing.
+            with contextlib.suppress(Exception):
+                self._warn(f"the journal {self.path} is not written ({why}); sorting goes on without it")

@@ -44,19 +44,18 @@ class RigSettings:
 
     belt_speed: float = 2.0
     frames_per_s: float = 30.0
-    noise_levels: float = 1.5
+    noise_levels: float = 1.0
     seed: int = 0
     fast: bool = False
 
 
 @dataclass(frozen=True)
 class Rig:
-    """Parts that belong together; `count` is how many marbles will come, None when nobody knows."""
+    """Parts that belong together."""
 
     camera: Camera
     trigger: Trigger
     clock: Clock
-    count: int | None
 
 
 def set_up(choice: CameraChoice, count: int | None, settings: RigSettings, skip: Callable[[PhotoError], None]) -> Rig:
@@ -77,7 +76,7 @@ def set_up(choice: CameraChoice, count: int | None, settings: RigSettings, skip:
     photos = find_photos(choice.folder)
     if choice.kind == "folder":
         camera = FolderCamera(load_slots(photos, skip), clock=clock, frames_per_s=settings.belt_speed)
-        return Rig(camera, EveryFrame(), clock, count)
+        return Rig(camera, EveryFrame(), clock)
     belt = Belt.at(settings.belt_speed)
     rounds = _rounds(photos, settings.seed, skip, once=count is None)
     simulated = SimulatedCamera(
@@ -87,7 +86,7 @@ def set_up(choice: CameraChoice, count: int | None, settings: RigSettings, skip:
         noise_levels=settings.noise_levels,
         seed=settings.seed,
     )
-    return Rig(simulated, MotionTrigger(settle_s=min(_SETTLE_S, belt.rest_s / 3)), clock, count)
+    return Rig(simulated, MotionTrigger(settle_s=min(_SETTLE_S, belt.rest_s / 3)), clock)
 
 
 def _rounds(

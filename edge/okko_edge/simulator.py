@@ -152,7 +152,7 @@ class SimulatedCamera:
         *,
         clock: Clock,
         frames_per_s: float = 30.0,
-        noise_levels: float = 1.5,
+        noise_levels: float = 1.0,
         seed: int = 0,
     ) -> None:
         if not noise_levels >= 0:

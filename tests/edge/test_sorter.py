@@ -213,6 +213,22 @@ def test_a_stopped_agent_ends_after_the_marble_in_hand(classifier):
     assert len(gate.moves) == 3
 
 
+def test_a_marble_that_waits_when_the_agent_is_stopped_goes_to_the_safe_side(classifier):
+    clock = SimulatedClock(5.0)
+    sorter, gate = make_sorter(classifier, trigger=Arrival(5.0), clock=clock)
+
+    class Stopping:
+        def read(self):
+            agent.stop()
+            return Frame(BRIGHT, 4.0, 0)
+
+    agent = Agent(
+        camera=Stopping(), sorter=sorter, tally=Tally(LABELS, ["OK"]), journal=Remembering(), labels=LABELS, clock=clock
+    )
+    assert agent.run().verdicts["KO"] == 1
+    assert [move.verdict for move in gate.moves] == [Verdict.KO]
+
+
 def test_mistakes_are_counted_by_the_side_they_fall_on(classifier):
     slots = [Slot(BRIGHT, "KO"), Slot(BRIGHT, "KO"), Slot(DARK, "OK"), Slot(GREY, "OK"), Slot(BRIGHT, "a mystery")]
     _, summary, _, _ = run_agent(classifier, slots)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--noise",
     type=click.FloatRange(0, 64),
-    default=1.5,
+    default=1.0,
     show_default=True,
     help="Noise of the simulated camera, in grey levels.",
 )
