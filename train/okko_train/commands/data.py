@@ -11,7 +11,11 @@ import click
 
 @click.group()
 def data() -> None:
-    """Look at photos before a model learns from them."""
+    """Look at photos before a model learns from them.
+
+    \b
+    okko data check photos/
+    """  # noqa: D301
 
 
 @data.command()
