@@ -6,6 +6,7 @@ of preprocessing. What to look at is stated by a `Recipe`; what to do with the f
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,8 @@ MINIMUM_ONNXRUNTIME: Final = "1.14"
 """The first onnxruntime that knows operator set 18."""
 IMAGE: Final = "image"
 FEATURES: Final = "features"
+CENTRE_SPREAD: Final = 0.22
+"""Standard deviation of the bell curve of `Pooling.CENTRE`, as a share of the view's side."""
 _BUILD: Final = "1"
 """Goes into the digest of every recipe; to be raised whenever the same recipe gives other numbers."""
 
@@ -43,20 +46,39 @@ class View:
     size: int
 
 
+class Pooling(enum.StrEnum):
+    """How a map of the backbone becomes one number a channel."""
+
+    MEAN = "mean"
+    CENTRE = "centre"
+    """The mean, weighted by a bell curve round the middle of the view: neighbours count little."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Features taken at one depth of the backbone.
+
+    Attributes:
+        tap: the place, a name from `Backbone.taps`.
+        pooling: how its map is reduced.
+    """
+
+    tap: str
+    pooling: Pooling = Pooling.MEAN
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Which features a photo has.
+    """Which features a photo has: those of each pool, for each view in turn.
 
     Attributes:
         views: looks at the photo, all of one size.
-        taps: places in the backbone; a map is averaged over the view.
-        spread: taps of which the standard deviation over the view is taken as well.
+        pools: what is taken from the backbone.
         backbone: the pretrained network.
     """
 
     views: tuple[View, ...]
-    taps: tuple[str, ...] = (EMBEDDING,)
-    spread: tuple[str, ...] = ()
+    pools: tuple[Pool, ...] = (Pool(EMBEDDING),)
     backbone: Backbone = EFFICIENTNET_LITE0
 
     def __post_init__(self) -> None:
@@ -64,15 +86,19 @@ class Recipe:
             raise ValueError(f"views must be of one size, a multiple of 32; got {self.views}")
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Number of features of each pool, for one view."""
+        return tuple(self.backbone.taps[pool.tap].channels for pool in self.pools)
+
+    @property
     def length(self) -> int:
         """Number of features of one photo."""
-        channels = self.backbone.taps
-        return len(self.views) * sum(channels[tap].channels for tap in (*self.taps, *self.spread))
+        return len(self.views) * sum(self.widths)
 
     @property
     def digest(self) -> str:
         """Names the numbers that this recipe computes, SHA-256."""
-        text = f"{self.views} {self.taps} {self.spread} {self.backbone.digest} build {_BUILD}"
+        text = f"{self.views} {self.pools} {self.backbone.digest} build {_BUILD}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -81,16 +107,18 @@ def feature_model(recipe: Recipe) -> ModelProto:
     graph = _Graph()
     views = [graph.view(view) for view in recipe.views]
     stacked = views[0] if len(views) == 1 else graph.add("Concat", views, axis=0)
-    taps = tuple(dict.fromkeys((*recipe.taps, *recipe.spread)))
+    taps = tuple(dict.fromkeys(pool.tap for pool in recipe.pools))
     subgraph = recipe.backbone.nodes(recipe.backbone.load_weights(), stacked, "backbone_", taps)
     graph.nodes += subgraph.nodes
     graph.initializers += subgraph.initializers
-    pooled = [graph.mean(subgraph.taps[tap], is_map=tap != EMBEDDING) for tap in recipe.taps]
-    pooled += [graph.deviation(subgraph.taps[tap]) for tap in recipe.spread]
+    pooled = []
+    for pool in recipe.pools:
+        tap, value = recipe.backbone.taps[pool.tap], subgraph.taps[pool.tap]
+        side = None if tap.stride is None else recipe.views[0].size // tap.stride
+        pooled.append(value if side is None else graph.pool(value, pool.pooling, side))
     features = pooled[0] if len(pooled) == 1 else graph.add("Concat", pooled, axis=1)
     if len(views) > 1:
-        per_view = recipe.length // len(views)
-        features = graph.add("Reshape", [features, graph.integers([len(views), -1, per_view])])
+        features = graph.add("Reshape", [features, graph.integers([len(views), -1, sum(recipe.widths)])])
         features = graph.add("Transpose", [features], perm=[1, 0, 2])
         features = graph.add("Reshape", [features, graph.integers([0, recipe.length])])
     graph.nodes.append(helper.make_node("Identity", [features], [FEATURES], FEATURES))
@@ -161,11 +189,11 @@ class _Graph:
         end = self.add("Add", [start, side])
         return self.add("Slice", [IMAGE, start, end, self.integers([1, 2])])
 
-    def mean(self, tensor: str, *, is_map: bool = True) -> str:
-        return self.add("ReduceMean", [tensor, self.integers([2, 3])], keepdims=0) if is_map else tensor
-
-    def deviation(self, tensor: str) -> str:
-        mean = self.add("ReduceMean", [tensor, self.integers([2, 3])], keepdims=1)
-        difference = self.add("Sub", [tensor, mean])
-        variance = self.mean(self.add("Mul", [difference, difference]))
-        return self.add("Sqrt", [variance])
+    def pool(self, tensor: str, pooling: Pooling, side: int) -> str:
+        """From a map (n, channels, side, side) to (n, channels)."""
+        if pooling is Pooling.MEAN:
+            return self.add("ReduceMean", [tensor, self.integers([2, 3])], keepdims=0)
+        distance = (np.arange(side) + 0.5) / side - 0.5
+        bell = np.exp(-(distance[:, None] ** 2 + distance**2) / (2 * CENTRE_SPREAD**2))
+        weighted = self.add("Mul", [tensor, self.constant((bell / bell.sum()).astype(np.float32))])
+        return self.add("ReduceSum", [weighted, self.integers([2, 3])], keepdims=0)

@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 import numpy as np
 
 from okko_train.network import History, Network, fit
-from okko_train.space import Float, Integer, Space
+from okko_train.space import Categorical, Float, Integer, Space
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 MAX_COMPONENTS = 256
+MAX_PHOTOS_FOR_AXES = 1000
 
 
 class Hyperparameters(TypedDict):
-    """What the swarm chooses for a head; see `head_space` for the ranges."""
+    """What the swarm chooses; see `hyperparameter_space` for the ranges."""
 
+    look: str
     components: int
     hidden_layers: int
     hidden_units: NotRequired[int]
@@ -33,16 +37,17 @@ class Hyperparameters(TypedDict):
     epochs: int
 
 
-def head_space(n_photos: int, n_features: int) -> Space:
-    """Returns the space in which the swarm looks for a head.
+def hyperparameter_space(n_photos: int, looks: Sequence[str]) -> Space:
+    """Returns the space in which the swarm searches.
 
     Args:
         n_photos: number of photos that the smallest training fold has.
-        n_features: length of one feature vector.
+        looks: names of the looks at a photo.
     """
-    most = min(MAX_COMPONENTS, n_photos - 1, n_features)
+    most = min(MAX_COMPONENTS, n_photos - 1)
     return Space(
         {
+            "look": Categorical(tuple(looks)),
             "components": Integer(min(8, most - 1), most, scale="log"),
             "hidden_layers": Integer(0, 1),
             "hidden_units": Integer(8, 64, scale="log", when=("hidden_layers", (1,))),
@@ -69,7 +74,11 @@ class Projection:
 
     @classmethod
     def fit(cls, features: NDArray[np.float32], n_components: int = MAX_COMPONENTS) -> Projection:
-        """Finds the principal axes of (n_photos, n_features) standardised features."""
+        """Finds the principal axes of (n_photos, n_features) standardised features.
+
+        With very many photos the axes are found on `MAX_PHOTOS_FOR_AXES` of them, evenly spread.
+        """
+        features = features[:: -(-len(features) // MAX_PHOTOS_FOR_AXES)]
         n_photos, n_features = features.shape
         n_components = min(n_components, n_photos - 1, n_features)
         mean = features.mean(axis=0, dtype=np.float64)

@@ -27,10 +27,11 @@ from okko_models.errors import OkkoError
 from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
 from okko_models.photo import read_photo
 from okko_train.export import assemble, check_parity
-from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Recipe, View, feature_model
+from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, feature_model
 from okko_train.features import compute, embed
 from okko_train.golden import choose_golden, golden_frames, shrink
 from okko_train.head import Head, Hyperparameters, Projection, train_network
+from okko_train.looks import LOOKS, Album, single_views
 from okko_train.metrics import evaluate
 from okko_train.progress import progress
 from okko_train.quantize import quantize
@@ -41,6 +42,7 @@ from okko_train.tuning import CrossValidation, TuningResult, tune
 from okko_train.variants import Measured, choose, measure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
     from okko_train.dataset import Dataset
     from okko_train.result import LearningCurve, Variant
 
-DEFAULT_RECIPE = Recipe((View(None, 224), View(0.5, 224)))
 TEST_FRACTION = 0.2
 MAX_FOLDS = 5
 MAX_MISTAKES_SHOWN = 12
@@ -204,9 +205,15 @@ def _search(
     learn_photos = [dataset.photos[row] for row in split.learn]
     learn_truth = truth[split.learn]
 
-    def cross_validate(features: NDArray[np.float32]) -> CrossValidation:
+    def cross_validate(looks: Mapping[str, NDArray[np.float32]]) -> CrossValidation:
+        learn_looks = {name: features[split.learn] for name, features in looks.items()}
         return CrossValidation.of(
-            features[split.learn], learn_truth, split.folds, n_labels=len(dataset.labels), seed=options.seed
+            learn_looks,
+            learn_truth,
+            split.folds,
+            n_labels=len(dataset.labels),
+            seed=options.seed,
+            workers=options.workers,
         )
 
     def measured(precision: str, model: ModelProto, features: NDArray[np.float32], data: CrossValidation) -> Measured:
@@ -222,30 +229,45 @@ def _search(
             photos=learn_photos,
         )
 
-    float_model = feature_model(DEFAULT_RECIPE)
-    features = _embed(dataset, float_model, DEFAULT_RECIPE.digest, "Looking at photos", options.workers)
+    album = _embed_all(dataset, options.workers)
     embedding_s = time.monotonic() - started
-    with threadpool_limits(1):
-        data = cross_validate(features)
+    data = cross_validate({name: album.look(recipe) for name, recipe in LOOKS.items()})
     with progress("Searching with the swarm", options.trials) as tried:
         deadline_s = _deadline_s(started, embedding_s, options.budget_s)
         tuned = tune(data, n_trials=options.trials, workers=options.workers, deadline_s=deadline_s, on_trial=tried)
     parameters = cast("Hyperparameters", tuned.best.parameters)
 
+    look = parameters["look"]
+    float_model = feature_model(LOOKS[look])
     int8_model = quantize(float_model, learn_photos)
-    int8_digest = hashlib.sha256(int8_model.SerializeToString()).hexdigest()
-    int8_features = _embed(dataset, int8_model, int8_digest, "Looking again in int8", options.workers)
+    with progress("Looking again in int8", len(dataset)) as seen:
+        digest = hashlib.sha256(int8_model.SerializeToString()).hexdigest()
+        int8_features = embed(
+            dataset.photos, int8_model.SerializeToString(), digest, workers=options.workers, on_photo=seen
+        )
+    int8_data = cross_validate({look: int8_features})
     with threadpool_limits(1):
         curves = data.learning_curves(parameters)
-        float32 = measured("float32", float_model, features, data)
-        int8 = measured("int8", int8_model, int8_features, cross_validate(int8_features))
+        float32 = measured("float32", float_model, album.look(LOOKS[look]), data)
+        int8 = measured("int8", int8_model, int8_features, int8_data)
     chosen = choose(float32, int8)
     return chosen, tuned, curves, tuple(each.describe(shipped=each is chosen) for each in (float32, int8))
 
 
-def _embed(dataset: Dataset, model: ModelProto, digest: str, title: str, workers: int) -> NDArray[np.float32]:
-    with progress(title, len(dataset)) as seen:
-        return embed(dataset.photos, model.SerializeToString(), digest, workers=workers, on_photo=seen)
+def _embed_all(dataset: Dataset, workers: int) -> Album:
+    recipes = single_views(LOOKS)
+    with progress("Looking at photos", len(dataset) * len(recipes)) as seen:
+        features = tuple(
+            embed(
+                dataset.photos,
+                feature_model(recipe).SerializeToString(),
+                recipe.digest,
+                workers=workers,
+                on_photo=seen,
+            )
+            for recipe in recipes
+        )
+    return Album(recipes, features)
 
 
 def _ok_labels(dataset: Dataset, wanted: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -20,13 +20,13 @@ from threadpoolctl import threadpool_limits
 
 from okko_models.errors import OkkoError
 from okko_train.calibration import log_loss, softmax
-from okko_train.head import Hyperparameters, Projection, head_space, train_network
+from okko_train.head import Hyperparameters, Projection, hyperparameter_space, train_network
 from okko_train.network import TrainingDivergedError
 from okko_train.result import LearningCurve, Trial
 from okko_train.swarm import Swarm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,42 +52,57 @@ class Fold:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """A set of photos, cut into folds.
+    """A set of photos, looked at in one way or several, and cut into folds.
 
     Attributes:
-        folds: at least two.
+        folds: at least two for each look, by the look's name.
+        truth: (n_photos,) labels.
         n_labels: number of labels.
-        n_features: length of a feature vector, before projection.
         seed: of every network's weights and photo order.
     """
 
-    folds: tuple[Fold, ...]
+    folds: dict[str, tuple[Fold, ...]]
+    truth: NDArray[np.int64]
     n_labels: int
-    n_features: int
     seed: int
 
     @classmethod
     def of(
         cls,
-        features: NDArray[np.float32],
+        looks: Mapping[str, NDArray[np.float32]],
         truth: NDArray[np.int64],
         fold_numbers: NDArray[np.int64],
         *,
         n_labels: int,
         seed: int,
+        workers: int = 1,
     ) -> CrossValidation:
-        """Cuts (n_photos, n_features) features into the folds that `fold_numbers` (n_photos,) names."""
-        folds = []
-        for number in np.unique(fold_numbers):
+        """Cuts the photos into the folds that `fold_numbers` names.
+
+        Args:
+            looks: features (n_photos, n_features) by the look's name.
+            truth: (n_photos,) labels.
+            fold_numbers: (n_photos,).
+            n_labels: number of labels.
+            seed: of every network.
+            workers: folds projected at a time, each on one thread.
+        """
+
+        def project(task: tuple[str, int]) -> Fold:
+            features, number = looks[task[0]], task[1]
             learn, rows = np.flatnonzero(fold_numbers != number), np.flatnonzero(fold_numbers == number)
             projection = Projection.fit(features[learn])
-            folds.append(Fold(projection(features[learn]), truth[learn], projection(features[rows]), truth[rows], rows))
-        return cls(tuple(folds), n_labels, features.shape[1], seed)
+            return Fold(projection(features[learn]), truth[learn], projection(features[rows]), truth[rows], rows)
+
+        numbers = np.unique(fold_numbers).tolist()
+        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+            folds = {name: tuple(pool.map(project, [(name, number) for number in numbers])) for name in looks}
+        return cls(folds, truth, n_labels, seed)
 
     def out_of_fold(self, parameters: Hyperparameters) -> NDArray[np.float64]:
         """Returns (n_photos, n_labels) scores, each from a network that has not seen the photo."""
-        logits = np.empty((sum(len(fold.validation_rows) for fold in self.folds), self.n_labels))
-        for fold in self.folds:
+        logits = np.empty((len(self.truth), self.n_labels))
+        for fold in self.folds[parameters["look"]]:
             network, _ = train_network(fold.train, fold.train_truth, self.n_labels, parameters, seed=self.seed)
             logits[fold.validation_rows] = network.logits(fold.validation[:, : parameters["components"]])
         return logits
@@ -95,21 +110,13 @@ class CrossValidation:
     def learning_curves(self, parameters: Hyperparameters) -> tuple[LearningCurve, ...]:
         """Returns one curve a fold: the course of the same trainings, watched on the photos that they do not see."""
         curves = []
-        for fold in self.folds:
+        for fold in self.folds[parameters["look"]]:
             watched = (fold.validation, fold.validation_truth)
             _, history = train_network(
                 fold.train, fold.train_truth, self.n_labels, parameters, seed=self.seed, validation=watched
             )
             curves.append(LearningCurve(history.train_cost, history.validation_cost))
         return tuple(curves)
-
-    @property
-    def truth(self) -> NDArray[np.int64]:
-        """The labels (n_photos,) in the order of the whole set."""
-        truth = np.empty(sum(len(fold.validation_rows) for fold in self.folds), np.int64)
-        for fold in self.folds:
-            truth[fold.validation_rows] = fold.validation_truth
-        return truth
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,8 @@ def tune(
     Raises:
         OkkoError: no trial gave a usable network.
     """
-    space = head_space(min(len(fold.train) for fold in data.folds), data.n_features)
+    smallest = min(len(fold.train) for folds in data.folds.values() for fold in folds)
+    space = hyperparameter_space(smallest, list(data.folds))
     swarm = Swarm.for_tuning(space.dimension, seed=data.seed)
     trials: list[Trial] = []
     with _evaluator(data, workers) as evaluate:
@@ -166,7 +174,7 @@ def tune(
             ]
             for index, (cost, accuracy, seconds) in enumerate(evaluate(candidates, deadline_s)):
                 costs[index] = cost
-                trials.append(Trial(len(trials), generation, candidates[index], cost, accuracy, seconds))
+                trials.append(Trial(len(trials), generation, dict(candidates[index].items()), cost, accuracy, seconds))
                 best = min(trial.cost for trial in trials)
                 on_trial(f"best log loss {best:.4f}")
             swarm.tell(costs)
