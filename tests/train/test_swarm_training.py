@@ -149,7 +149,7 @@ def test_any_optimizer_with_ask_and_tell_will_do_and_a_callback_can_stop_it() ->
         X,
         CLASSES,
         generations=50,
-        optimizer=Swarm(-edge, edge, size=11, seed=0),
+        optimizer=Swarm(-edge, edge, rule="inertia", size=11, seed=0),
         on_generation=lambda generation, train, held_out: generation == 3,
     )
     assert history.evaluations == 44

@@ -83,16 +83,17 @@ class CategoricalCrossEntropy(_RowCost):
         return rows
 
     def value_of_logits(self, z: Array, targets: Array, weights: Array | None = None) -> Array:
-        """log(sum exp z) - sum t z: no division, and nothing underflows."""
-        chosen = np.add.reduce(z * targets, axis=-2)
-        largest = np.maximum.reduce(z, axis=-2)
-        z -= largest[..., None, :]
+        """Mean of log(sum exp z) - sum t z: no division, nothing underflows, sums over samples as products."""
+        n = z.shape[-1]
+        share = np.full(n, 1 / n, z.dtype) if weights is None else weights / n
+        shares = targets * share
+        z -= np.maximum.reduce(z, axis=-2, keepdims=True)
+        chosen = z.reshape(*z.shape[:-2], -1) @ shares.reshape(-1)
         np.exp(z, out=z)
-        rows = np.log(np.add.reduce(z, axis=-2))
-        rows += largest
-        rows *= np.add.reduce(targets, axis=0)
-        rows -= chosen
-        return _mean(rows, weights)
+        total = np.add.reduce(z, axis=-2)
+        np.log(total, out=total)
+        value: Array = (total @ np.add.reduce(shares, axis=0) - chosen).astype(np.float64)
+        return value
 
     def slope(self, outputs: Array, targets: Array) -> Array:
         """-t / p."""
