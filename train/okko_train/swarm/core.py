@@ -16,6 +16,7 @@ import numpy as np
 from okko_train.swarm.box import Array, Box
 from okko_train.swarm.classical import Classical, Competitive
 from okko_train.swarm.learning import Learning
+from okko_train.swarm.saving import random_state, restored_random
 from okko_train.swarm.settings import Settings, Stop
 
 if TYPE_CHECKING:
@@ -171,7 +172,6 @@ class Swarm:
 
         As JSON: turn arrays to lists; `from_state` takes both.
         """
-        bits: Any = self._random.bit_generator.state
         numbers = [self.generation, self.evaluations, self._stale, self._stale_here, self._age]
         settings = {"settings": dataclasses.asdict(self.settings), "stop": dataclasses.asdict(self._stop)}
         state: dict[str, Any] = {
@@ -182,7 +182,7 @@ class Swarm:
             "best_position": self.best_position.copy(),
             "best_cost": np.array([self.best_cost, self._best_here]),
             "numbers": np.array(numbers),
-            "random": np.array([*bits["state"]["state"], bits["has_uint32"], bits["uinteger"]], dtype=np.uint64),
+            "random": random_state(self._random),
         }
         if self._age:
             state |= {f"flight_{name}": getattr(self._flight, name).copy() for name in self._flight.STATE}
@@ -220,11 +220,7 @@ class Swarm:
                 like = getattr(swarm._flight, name)
                 value = np.array(state[f"flight_{name}"], dtype=like.dtype)
                 setattr(swarm._flight, name, value.reshape(-1, *like.shape[1:]))
-        random = np.array(state["random"], dtype=np.uint64)
-        bits: Any = swarm._random.bit_generator.state
-        bits["state"]["state"] = random[:4].copy()
-        bits["has_uint32"], bits["uinteger"] = int(random[4]), int(random[5])
-        swarm._random.bit_generator.state = bits
+        swarm._random.bit_generator.state = restored_random(state["random"]).bit_generator.state
         return swarm
 
     def _put(self, start: NDArray[Any]) -> None:

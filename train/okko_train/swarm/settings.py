@@ -84,7 +84,7 @@ class Settings:
     start: str = "uniform"
     topology: str = "global"
     walls: str = "reflect"
-    velocity_limit: float | None = 0.5
+    velocity_limit: float | None = 0.2
     first_velocity: float = 0.5
     inertia: float | tuple[float, ...] = 0.7298
     damping: float = 1.0
