@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 from okko_train.backbone import EFFICIENTNET_LITE0, EMBEDDING, Backbone
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from onnx import NodeProto
 
 OPSET: Final = 18
@@ -94,6 +95,12 @@ class Recipe:
     def length(self) -> int:
         """Number of features of one photo."""
         return len(self.views) * sum(self.widths)
+
+    @property
+    def emphasis(self) -> NDArray[np.float32]:
+        """(length,) how loud each standardised feature is: all pools are equally loud, however wide they are."""
+        one_view = np.concatenate([np.full(width, width**-0.5, np.float32) for width in self.widths])
+        return np.tile(one_view, len(self.views))
 
     @property
     def digest(self) -> str:

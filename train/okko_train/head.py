@@ -65,27 +65,30 @@ class Projection:
 
     Attributes:
         mean: (n_features,) subtracted first.
-        axes: (n_features, n_components) multiplied next; the standard deviations are divided out in them, and all
-            columns share one scale, so that the first component has unit variance.
+        axes: (n_features, n_components) multiplied next; standard deviations and emphasis are contained in them, and
+            all columns share one scale, so that the first component has unit variance.
     """
 
     mean: NDArray[np.float32]
     axes: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, features: NDArray[np.float32], n_components: int = MAX_COMPONENTS) -> Projection:
-        """Finds the principal axes of (n_photos, n_features) standardised features.
+    def fit(cls, features: NDArray[np.float32], emphasis: NDArray[np.float32]) -> Projection:
+        """Finds the principal axes of standardised features; with very many photos, on some, evenly spread.
 
-        With very many photos the axes are found on `MAX_PHOTOS_FOR_AXES` of them, evenly spread.
+        Args:
+            features: (n_photos, n_features).
+            emphasis: (n_features,) how loud each standardised feature is.
         """
         features = features[:: -(-len(features) // MAX_PHOTOS_FOR_AXES)]
         n_photos, n_features = features.shape
-        n_components = min(n_components, n_photos - 1, n_features)
+        n_components = min(MAX_COMPONENTS, n_photos - 1, n_features)
         mean = features.mean(axis=0, dtype=np.float64)
         spread = features.std(axis=0, dtype=np.float64)
         # A feature that hardly varies over these photos is noise; dividing by its spread would make it loud.
         spread = np.maximum(spread, 1e-3 * spread.max() + 1e-12)
-        standardised = (features - mean) / spread
+        scale = emphasis / spread
+        standardised = (features - mean) * scale
         # The photos' Gram matrix has the same axes as the covariance and is far smaller when photos are few.
         values, vectors = np.linalg.eigh(standardised @ standardised.T)
         strongest = np.argsort(values)[::-1][:n_components]
@@ -93,7 +96,7 @@ class Projection:
         axes = standardised.T @ (vectors[:, strongest] / np.sqrt(values))
         axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
         first_deviation = np.sqrt(values[0] / n_photos)
-        return cls(mean.astype(np.float32), (axes / spread[:, None] / first_deviation).astype(np.float32))
+        return cls(mean.astype(np.float32), (axes * scale[:, None] / first_deviation).astype(np.float32))
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the (n_photos, n_components) components of (n_photos, n_features) features."""

@@ -38,7 +38,7 @@ from okko_train.quantize import quantize
 from okko_train.report import render
 from okko_train.result import Example, TrainingResult
 from okko_train.splits import most_folds, stratified_folds, stratified_split
-from okko_train.tuning import CrossValidation, TuningResult, tune
+from okko_train.tuning import CrossValidation, Look, TuningResult, tune
 from okko_train.variants import Measured, choose, measure
 
 if TYPE_CHECKING:
@@ -115,9 +115,8 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     variant, tuned, curves, variants = _search(dataset, split, truth, ok_labels, options, started)
     parameters = cast("Hyperparameters", tuned.best.parameters)
     with threadpool_limits(1):
-        head = _fit_head(
-            variant.features[split.learn], truth[split.learn], len(dataset.labels), parameters, options.seed
-        )
+        look = Look(variant.features[split.learn], LOOKS[parameters["look"]].emphasis)
+        head = _fit_head(look, truth[split.learn], len(dataset.labels), parameters, options.seed)
         head = head.calibrated(variant.temperature)
     model = assemble(variant.model, head).SerializeToString()
 
@@ -206,9 +205,8 @@ def _search(
     learn_truth = truth[split.learn]
 
     def cross_validate(looks: Mapping[str, NDArray[np.float32]]) -> CrossValidation:
-        learn_looks = {name: features[split.learn] for name, features in looks.items()}
         return CrossValidation.of(
-            learn_looks,
+            {name: Look(features[split.learn], LOOKS[name].emphasis) for name, features in looks.items()},
             learn_truth,
             split.folds,
             n_labels=len(dataset.labels),
@@ -307,11 +305,9 @@ def _deadline_s(started: float, embedding_s: float, budget_s: float | None) -> f
     return started + max(embedding_s, budget_s - RESERVE_S - RESERVE_PER_EMBEDDING_S * embedding_s)
 
 
-def _fit_head(
-    features: NDArray[np.float32], truth: NDArray[np.int64], n_labels: int, parameters: Hyperparameters, seed: int
-) -> Head:
-    projection = Projection.fit(features).first(parameters["components"])
-    network, _ = train_network(projection(features), truth, n_labels, parameters, seed=seed)
+def _fit_head(look: Look, truth: NDArray[np.int64], n_labels: int, parameters: Hyperparameters, seed: int) -> Head:
+    projection = Projection.fit(look.features, look.emphasis).first(parameters["components"])
+    network, _ = train_network(projection(look.features), truth, n_labels, parameters, seed=seed)
     return Head(projection, network)
 
 

@@ -32,6 +32,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Features of photos, all of one kind.
+
+    Attributes:
+        features: (n_photos, n_features).
+        emphasis: (n_features,) how loud each one is, once standardised.
+    """
+
+    features: NDArray[np.float32]
+    emphasis: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Fold:
     """One fold of the cross-validation, projected once so that no trial does it again.
 
@@ -69,7 +82,7 @@ class CrossValidation:
     @classmethod
     def of(
         cls,
-        looks: Mapping[str, NDArray[np.float32]],
+        looks: Mapping[str, Look],
         truth: NDArray[np.int64],
         fold_numbers: NDArray[np.int64],
         *,
@@ -80,7 +93,7 @@ class CrossValidation:
         """Cuts the photos into the folds that `fold_numbers` names.
 
         Args:
-            looks: features (n_photos, n_features) by the look's name.
+            looks: the photos' features, by the look's name.
             truth: (n_photos,) labels.
             fold_numbers: (n_photos,).
             n_labels: number of labels.
@@ -89,9 +102,9 @@ class CrossValidation:
         """
 
         def project(task: tuple[str, int]) -> Fold:
-            features, number = looks[task[0]], task[1]
+            features, number = looks[task[0]].features, task[1]
             learn, rows = np.flatnonzero(fold_numbers != number), np.flatnonzero(fold_numbers == number)
-            projection = Projection.fit(features[learn])
+            projection = Projection.fit(features[learn], looks[task[0]].emphasis)
             return Fold(projection(features[learn]), truth[learn], projection(features[rows]), truth[rows], rows)
 
         numbers = np.unique(fold_numbers).tolist()
@@ -174,7 +187,16 @@ def tune(
             ]
             for index, (cost, accuracy, seconds) in enumerate(evaluate(candidates, deadline_s)):
                 costs[index] = cost
-                trials.append(Trial(len(trials), generation, dict(candidates[index].items()), cost, accuracy, seconds))
+                trials.append(
+                    Trial(
+                        len(trials),
+                        generation,
+                        cast("dict[str, bool | int | float | str]", candidates[index]),
+                        cost,
+                        accuracy,
+                        seconds,
+                    )
+                )
                 best = min(trial.cost for trial in trials)
                 on_trial(f"best log loss {best:.4f}")
             swarm.tell(costs)
