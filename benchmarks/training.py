@@ -1,10 +1,10 @@
-"""What `okko train` costs and what comes out: cold and warm, twice with the same seed, and against the plainest classifier.
+"""What `okko train` costs and what comes out: cold and warm, same seed twice, and against the plainest classifier.
 
     python -m benchmarks.training marbles=DIR:rig screws=DIR:photo shifted=DIR
 
 Each argument names a dataset, its folder, and optionally the column to group by. The peer is what one would write in a
-notebook: the same backbone on the whole frame, L2-normalised embeddings, logistic regression; both are tested on the same
-photos. Time and peak memory are those of the whole process, as the operating system counts them.
+notebook: the same backbone on the whole frame, L2-normalised embeddings, logistic regression; both are tested on the
+same photos. Time and peak memory are those of the whole process, as the operating system counts them.
 """
 
 from __future__ import annotations

@@ -137,14 +137,14 @@ def train_network(
     """Trains the network of a head by Adam.
 
     Args:
-        components: (n_photos, at least parameters["components"]); the first ones are used.
+        components: (n_photos, n_components); the first parameters["components"] of them are used.
         truth: (n_photos,) index of the label.
         n_labels: number of labels.
         parameters: as the swarm chose them.
         seed: of the initial weights and of the order of the photos.
         validation: components and labels whose cost is recorded each epoch; nothing is learnt from them.
     """
-    used = parameters["components"]
+    used = min(parameters["components"], components.shape[1])
     hidden = (parameters["hidden_units"],) if parameters["hidden_layers"] else ()
     network = Network(
         (used, *hidden, n_labels),

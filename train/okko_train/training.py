@@ -140,7 +140,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
             precision=variant.precision,
             opset=OPSET,
             minimum_onnxruntime=MINIMUM_ONNXRUNTIME,
-            embedding_size=parameters["components"],
+            embedding_size=head.network.layer_sizes[0],
             tolerance=TOLERANCE[variant.precision],
         ),
         metrics={

@@ -117,7 +117,7 @@ class CrossValidation:
         logits = np.empty((len(self.truth), self.n_labels))
         for fold in self.folds[parameters["look"]]:
             network, _ = train_network(fold.train, fold.train_truth, self.n_labels, parameters, seed=self.seed)
-            logits[fold.validation_rows] = network.logits(fold.validation[:, : parameters["components"]])
+            logits[fold.validation_rows] = network.logits(fold.validation[:, : network.layer_sizes[0]])
         return logits
 
     def learning_curves(self, parameters: Hyperparameters) -> tuple[LearningCurve, ...]:

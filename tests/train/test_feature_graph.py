@@ -1,0 +1,88 @@
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from okko_train.backbone import EMBEDDING
+from okko_train.feature_graph import CENTRE_SPREAD, Pool, Pooling, Recipe, View, feature_model
+from okko_train.looks import LOOKS, Album, single_views
+
+RNG = np.random.default_rng(0)
+
+
+def run(recipe, image):
+    session = onnxruntime.InferenceSession(feature_model(recipe).SerializeToString())
+    return session.run(None, {"image": np.atleast_1d(image) if image.ndim == 4 else image[None]})[0]
+
+
+def photo(height=120, width=160):
+    coarse = RNG.integers(0, 256, (height // 20, width // 20, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_look_has_as_many_features_as_it_says(name):
+    assert run(LOOKS[name], photo()).shape == (1, LOOKS[name].length)
+    assert LOOKS[name].emphasis.shape == (LOOKS[name].length,)
+
+
+def test_every_look_put_together_from_single_views_equals_its_own_graph():
+    image = photo()
+    singles = single_views(LOOKS)
+    album = Album(singles, tuple(run(recipe, image) for recipe in singles))
+    for recipe in LOOKS.values():
+        np.testing.assert_allclose(album.look(recipe), run(recipe, image), rtol=1e-5, atol=1e-5)
+
+
+def test_photos_in_one_batch_do_not_mix():
+    images = np.stack([photo() for _ in range(3)])
+    together = run(LOOKS["whole_and_centre"], images)
+    for row, image in enumerate(images):
+        np.testing.assert_allclose(together[row], run(LOOKS["whole_and_centre"], image)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_centred_view_does_not_see_what_lies_outside():
+    image = photo(120, 160)
+    other = image.copy()
+    other[:, :20], other[:, -20:] = 255, 0
+    recipe = Recipe((View(0.5, 64),))
+    np.testing.assert_array_equal(run(recipe, image), run(recipe, other))
+    whole = Recipe((View(None, 64),))
+    assert not np.allclose(run(whole, image), run(whole, other))
+
+
+def test_a_photo_of_uniform_colour_has_the_same_features_at_any_size():
+    recipe = Recipe((View(None, 64),))
+    small, large = (np.full((*size, 3), (200, 90, 30), np.uint8) for size in ((40, 60), (900, 1200)))
+    np.testing.assert_allclose(run(recipe, small), run(recipe, large), atol=1e-4)
+
+
+def test_shrinking_filters_first_so_that_a_checkerboard_turns_grey():
+    board = np.indices((640, 640)).sum(axis=0) % 2 * 255
+    fine = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    recipe = Recipe((View(None, 64),))
+    assert np.abs(run(recipe, fine) - run(recipe, grey)).max() < 0.05 * np.abs(run(recipe, grey)).max()
+
+
+def test_the_centre_counts_more_in_centre_pooling_and_a_constant_map_stays_as_it_is():
+    side = 7
+    distance = (np.arange(side) + 0.5) / side - 0.5
+    bell = np.exp(-(distance[:, None] ** 2 + distance**2) / (2 * CENTRE_SPREAD**2))
+    assert bell[3, 3] == bell.max() > 5 * bell[0, 0]
+    mean, centre = (Recipe((View(None, 64),), (Pool("block0", pooling),)) for pooling in Pooling)
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    assert run(mean, flat).shape == run(centre, flat).shape == (1, 16)
+
+
+def test_views_of_different_sizes_and_sizes_that_pad_wrongly_are_refused():
+    with pytest.raises(ValueError, match="one size"):
+        Recipe((View(None, 64), View(0.5, 96)))
+    with pytest.raises(ValueError, match="multiple of 32"):
+        Recipe((View(None, 100),))
+
+
+def test_the_digest_names_the_numbers():
+    recipes = [Recipe((View(None, 64),)), Recipe((View(0.5, 64),)), Recipe((View(None, 64),), (Pool("head"),))]
+    assert len({recipe.digest for recipe in recipes}) == 3
+    assert recipes[0].digest == Recipe((View(None, 64),), (Pool(EMBEDDING),)).digest
