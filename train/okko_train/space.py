@@ -59,6 +59,8 @@ class Float:
     def decode(self, unit: Unit) -> float:
         """Number at the unit coordinates (1,)."""
         u = float(unit[0])
+        if u in (0.0, 1.0):  # the logarithm of an end does not come back exactly
+            return float(self.high if u else self.low)
         if self.scale == "log":
             value = math.exp(_between(math.log(self.low), math.log(self.high), u))
         elif self.scale == "reverse_log":

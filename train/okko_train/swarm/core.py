@@ -77,6 +77,7 @@ class Swarm:
         self._asked = self._box.points(self.settings.first, self.settings.start, self._random)
         if not isinstance(start, str):
             self._put(np.asarray(start))
+        self._asked.flags.writeable = False
         self.best_position: Array = self._asked[0].copy()
         self.best_cost = np.inf
         self.generation = self.evaluations = 0
@@ -130,7 +131,7 @@ class Swarm:
         return float((np.ptp(position, axis=0) / self._box.span).max())
 
     def ask(self) -> Array:
-        """Positions (n, dimension) to evaluate next; the same ones until they are told.
+        """Positions (n, dimension) to evaluate next, read-only; the same ones until they are told.
 
         n is ``first`` in the first generation and after a restart, ``size`` later, and half of that while the default
         rule explores.
@@ -148,8 +149,8 @@ class Swarm:
             raise ValueError(
                 f"costs has shape {cost.shape}; expected ({len(self._asked)},), one for each position asked"
             )
-        # The sum of squares is the cheapest way to notice NaN, infinities and numbers too large to subtract.
-        if not cost @ cost < _WORST:
+        # NaN is both the largest and the smallest of its array, so it fails this too.
+        if not -_WORST < cost.min() <= cost.max() < _WORST:
             cost[~(np.abs(cost) < _WORST)] = _WORST
         self._remember(cost)
         if self._age == 0:
@@ -166,6 +167,7 @@ class Swarm:
             self._asked = self._box.points(self.settings.first, start, self._random)
         else:
             self._asked = self._flight.fly()
+        self._asked.flags.writeable = False
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly from here: a dict of arrays and one JSON text, fit for ``np.savez``.
@@ -207,7 +209,8 @@ class Swarm:
         plain = json.loads(str(state["settings"]))
         stop, dtype = Stop(**plain["stop"]), plain["dtype"]
         swarm = cls(state["lower"], state["upper"], stop=stop, dtype=dtype, **plain["settings"])
-        swarm._asked = np.array(state["asked"], dtype=dtype)
+        swarm._asked = np.array(state["asked"], dtype=dtype).reshape(-1, swarm.dimension)
+        swarm._asked.flags.writeable = False
         swarm.best_position = np.array(state["best_position"], dtype=dtype)
         swarm.best_cost, swarm._best_here = (float(cost) for cost in state["best_cost"])
         counts = (int(number) for number in state["numbers"])
