@@ -25,8 +25,8 @@ PARAMETERS = {
 
 def photos(n=120, n_features=40, gap=1.5):
     truth = np.arange(n) % 2
-    features = RNG.normal(0, 1, (n, n_features)).astype(np.float32)
-    features[:, :5] += gap * truth[:, None]
+    features = np.random.default_rng(1).normal(0, 1, (n, n_features)).astype(np.float32)
+    features[:, :8] += gap * truth[:, None]
     return features, truth.astype(np.int64)
 
 
