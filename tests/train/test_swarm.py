@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from okko_train.swarm import Settings, Stop, Swarm
 from okko_train.swarm.topology import neighbours
 

@@ -247,9 +247,9 @@ class EvolutionStrategy(_Evolution):
     ) -> None:
         if size % 2:
             raise ValueError(f"size is {size}; expected an even number, samples come in pairs")
+        if learning_rate is not None and not (np.isfinite(learning_rate) and learning_rate > 0):
+            raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number or None")
         self._learning_rate = float(spread if learning_rate is None else learning_rate)
-        if not (np.isfinite(self._learning_rate) and self._learning_rate > 0):
-            raise ValueError(f"learning_rate is {learning_rate!r}; expected a positive number")
         super().__init__(start, spread=spread, size=size, lower=lower, upper=upper, dtype=dtype, seed=seed)
 
     def _prepare(self) -> None:
