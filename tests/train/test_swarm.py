@@ -315,8 +315,8 @@ def test_a_state_that_no_swarm_wrote_is_refused():
 
 
 def test_settings_fill_in_what_suits_the_rule():
-    assert Settings.choose(30).size == 40
-    assert Settings.choose(10).size == 50
-    assert Settings.choose(10, rule="constriction").inertia_at(0) == pytest.approx(0.7298, abs=1e-4)
-    damped = Settings.choose(3, rule="inertia", inertia=(0.9, 0.5), damping=0.5)
+    assert Settings.choose(size=12).first == 12
+    assert Settings.choose(rule="spso2011").topology == "random"
+    assert Settings.choose(rule="constriction").inertia_at(0) == pytest.approx(0.7298, abs=1e-4)
+    damped = Settings.choose(rule="inertia", inertia=(0.9, 0.5), damping=0.5)
     assert [damped.inertia_at(generation) for generation in range(3)] == [0.9, 0.25, 0.125]

@@ -70,7 +70,7 @@ class Swarm:
     ) -> None:
         self._box = Box(lower, upper, dtype)
         given = {} if not isinstance(start, str) else {"start": start}
-        self.settings = Settings.choose(self.dimension, **choices, **given)
+        self.settings = Settings.choose(**choices, **given)
         self._stop = Stop() if stop is None else stop
         self._random = np.random.Generator(np.random.SFC64(seed))
         self._flight = _flight(self.settings, self._box, self._random)

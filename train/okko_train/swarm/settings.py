@@ -93,15 +93,13 @@ class Settings:
     restart_after: int | None = None
 
     @classmethod
-    def choose(cls, dimension: int, **given: Any) -> Settings:
-        """What was given, and for the rest what suits the rule and the number of dimensions."""
+    def choose(cls, **given: Any) -> Settings:
+        """What was given, and for the rest what suits the rule."""
         unknown = sorted(given.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"{unknown[0]} is no choice of a swarm; it knows {', '.join(f.name for f in fields(cls))}")
-        rule = given.get("rule", cls.rule)
-        # In few dimensions the swarm gathers soon, and more particles find the better valley.
-        size = given.get("size", 50 if dimension < 20 and rule == "learning" else 40)
-        return cls(**{"size": size, "first": size} | DEFAULTS.get(rule, {}) | given)
+        rule, size = given.get("rule", cls.rule), given.get("size", cls.size)
+        return cls(**{"first": size} | DEFAULTS.get(rule, {}) | given)
 
     def __post_init__(self) -> None:
         known = (("rule", DEFAULTS), ("topology", TOPOLOGIES), ("walls", WALLS), ("start", STARTS))
