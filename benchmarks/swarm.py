@@ -2,8 +2,8 @@
 
     python -m benchmarks.swarm [--quick] [--seeds 10]
 
-The other libraries get a venv of their own under the user's cache folder. All times are CPU seconds on one thread, of the
-same machine in the same run; every figure is a median over the seeds, with the quartiles where a spread is told.
+The other libraries get a venv of their own under the user's cache folder. All times are CPU seconds on one thread, of
+the same machine in the same run; every figure is a median over the seeds, with the quartiles where a spread is told.
 """
 
 from __future__ import annotations
@@ -52,8 +52,12 @@ RULES: dict[str, dict[str, Any]] = {
     "okko, inertia, random informants": {"rule": "inertia", "topology": "random"},
     "okko, fully informed, ring": {"rule": "informed"},
 }
-LARGE = {"okko, default (learning)": {}, "okko, default, float32": {"dtype": "float32"}, "okko, competitive": {
-    "rule": "competitive", "size": 100, "mean_attraction": 0.1}, "okko, inertia, global best": {"rule": "inertia"}}  # fmt: skip
+LARGE: dict[str, dict[str, Any]] = {
+    "**okko, default (learning)**": {},
+    "okko, default, float32": {"dtype": "float32"},
+    "okko, competitive, 100 particles": {"rule": "competitive", "size": 100, "mean_attraction": 0.1},
+    "okko, inertia, global best": {"rule": "inertia"},
+}
 Results = dict[tuple[str, str, int], list[dict[str, float]]]
 
 
@@ -70,9 +74,9 @@ def main(arguments: list[str]) -> None:
         results = measure_all(peers, seeds)
         parts = [
             "## The swarm",
-            f"`python -m benchmarks.swarm`: {BUDGET:,} evaluations, {seeds} seeds, each with another shift of the optimum; "
-            "all swarms have 40 particles (okko's default 50 below 20 dimensions). Median error (quartiles); own time is "
-            f"CPU time on one thread that is not spent in the function. Python {platform.python_version()}, numpy "
+            f"`python -m benchmarks.swarm`: {BUDGET:,} evaluations, {seeds} seeds, each with another shift of the optimum, "
+            "40 particles. Median error (quartiles); own time is CPU time on one thread that is not spent in the "
+            f"function. Python {platform.python_version()}, numpy "
             f"{np.__version__}, {', '.join(swarm_peers.REQUIREMENTS[1:]).replace('==', ' ')}, {processor()}.",
             *(function_table(results, dimension) for dimension in (10, 30)),
             large_table(results),
@@ -201,8 +205,8 @@ def memory_table() -> str:
         held.append(tracemalloc.get_traced_memory()[0] / 1e6)
     tracemalloc.stop()
     return (
-        f"Memory held by a swarm of 40 particles in 1000 dimensions: {held[0]:.1f} MB after {BUDGET // 10:,} evaluations, "
-        f"{held[1]:.1f} MB after {BUDGET:,}."
+        f"Memory held by a swarm of 40 particles in 1000 dimensions: {held[0]:.1f} MB after {BUDGET // 10:,} "
+        f"evaluations, {held[1]:.1f} MB after {BUDGET:,}."
     )
 
 
@@ -243,26 +247,26 @@ def digits(seeds: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.
 def trainers(X: np.ndarray, y: np.ndarray, seed: int) -> dict[str, Callable[[Network], object]]:
     """Name and training of a network."""
 
-    def without_gradient(network: Network, optimizer: Any, per_generation: int) -> None:
-        fit_by_swarm(network, X, y, generations=BUDGET // per_generation, optimizer=optimizer)
+    def without_gradient(network: Network, optimizer: Any) -> None:
+        spent = lambda *_: optimizer.evaluations >= BUDGET  # noqa: E731
+        fit_by_swarm(network, X, y, generations=BUDGET, optimizer=optimizer, on_generation=spent)
 
     def swarm(rule: str) -> Callable[[Network], None]:
         def train(network: Network) -> None:
             edge = np.full(network.weights.size, 4.0)
             start = initial_positions(network, 40, seed).clip(-4, 4)
             optimizer = Swarm(-edge, edge, rule=rule, size=40, start=start, seed=seed, dtype=network.dtype)
-            # The default rule asks for half the swarm until it has gathered, which it does not in this budget.
-            without_gradient(network, optimizer, 20 if rule == "learning" else 40)
+            without_gradient(network, optimizer)
 
         return train
 
     def strategy(network: Network) -> None:
         optimizer = EvolutionStrategy(network.weights, spread=0.05, seed=seed, dtype=network.dtype)
-        without_gradient(network, optimizer, 51)
+        without_gradient(network, optimizer)
 
     def separable_cma(network: Network) -> None:
         optimizer = SeparableCMA(network.weights, spread=0.05, seed=seed, dtype=network.dtype)
-        without_gradient(network, optimizer, len(optimizer.ask()))
+        without_gradient(network, optimizer)
 
     return {
         "swarm, global best": swarm("inertia"),
