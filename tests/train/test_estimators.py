@@ -43,27 +43,29 @@ def test_it_passes_every_check_of_scikit_learn(estimator: BaseEstimator) -> None
     assert len(names) > 50
 
 
-@pytest.mark.parametrize("training", ["gradient", "swarm", "hybrid"])
+@pytest.mark.parametrize("training", ["gradient", "swarm", "evolution", "hybrid"])
 def test_iris_is_learnt_in_each_of_the_three_ways(training: str) -> None:
     model = SwarmNetClassifier(hidden_layers=(10,), training=training, **FAST)
     assert cross_val_score(model, IRIS.data, IRIS.target, cv=5).mean() > 0.9
 
 
-@pytest.mark.parametrize("training", ["gradient", "swarm", "hybrid"])
+@pytest.mark.parametrize("training", ["gradient", "swarm", "evolution", "hybrid"])
 def test_numbers_are_learnt_in_their_own_units(training: str) -> None:
     model = SwarmNetRegressor(hidden_layers=(4,), training=training, l2=0.01, random_state=0)
     assert cross_val_score(model, DIABETES.data, DIABETES.target, cv=3).mean() > 0.3
 
 
-def test_a_cost_of_decisions_changes_the_decisions() -> None:
+@pytest.mark.parametrize("training", ["gradient", "hybrid"])
+def test_a_cost_of_decisions_changes_the_decisions(training: str) -> None:
     plain = SwarmNetClassifier(hidden_layers=(4,), **FAST).fit(IRIS.data, IRIS.target)
-    careful = SwarmNetClassifier(hidden_layers=(4,), training="hybrid", cost=MONEY, **FAST).fit(IRIS.data, IRIS.target)
+    careful = SwarmNetClassifier(hidden_layers=(4,), training=training, cost=MONEY, **FAST).fit(IRIS.data, IRIS.target)
 
     def paid(model: SwarmNetClassifier) -> float:
         return float(MONEY.matrix[IRIS.target, model.predict(IRIS.data)].mean())
 
     assert paid(careful) <= paid(plain)
-    assert careful.refinement_.train_cost[2] == pytest.approx(paid(careful))
+    if training == "hybrid":
+        assert careful.refinement_.train_cost[2] == pytest.approx(paid(careful))
 
 
 def test_a_cost_of_numbers_sees_their_own_units() -> None:
@@ -182,7 +184,7 @@ def test_a_constant_column_does_no_harm() -> None:
         ({"hidden_layers": (0,)}, IRIS.data, IRIS.target, "layer_sizes"),
         ({"activation": "swish"}, IRIS.data, IRIS.target, "swish"),
         ({"learning_rate": -1}, IRIS.data, IRIS.target, "learning_rate"),
-        ({"cost": MONEY}, IRIS.data, IRIS.target, "no gradient"),
+        ({"cost": lambda y, p: 0.0}, IRIS.data, IRIS.target, "no gradient"),
         ({"batch_norm": True, "training": "swarm"}, IRIS.data, IRIS.target, "batch_norm"),
     ],
 )

@@ -25,6 +25,7 @@ COSTS = [
     ("sigmoid", "cross_entropy", "three labels"),
     ("sigmoid", "mse", "three labels"),
     ("softmax", "mse", "one of three"),
+    ("softmax", costs.ExpectedCost([[0, 1, 2], [3, 0, 4], [5, 6, 0]]), "one of three"),
     ("softmax", "mape", "numbers"),
     ("linear", "mse", "numbers"),
     ("linear", "mape", "numbers"),
@@ -71,6 +72,8 @@ def test_a_wrong_gradient_is_noticed() -> None:
 def test_a_single_output_learns_a_yes_or_no() -> None:
     yes = (X[:, 0] > 0).astype(float)
     assert check_gradient(Network((5, 4, 1), ("tanh", "sigmoid")), X, yes) < 1e-7
+    expected = costs.ExpectedCost([[0, 1], [9, 0]])
+    assert check_gradient(Network((5, 4, 1), ("tanh", "sigmoid")), X, yes, cost=expected) < 1e-7
 
 
 def test_l2_adds_the_weights_but_not_the_biases_to_the_gradient() -> None:

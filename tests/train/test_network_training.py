@@ -169,6 +169,20 @@ def test_adamw_shrinks_the_weights_themselves() -> None:
     assert weights == pytest.approx([2.0 * 0.95, -3.0 * 0.95])
 
 
+def test_the_gradient_of_the_expected_cost_changes_the_decisions() -> None:
+    yes = (X[:, 0] + RNG.normal(size=120) > 0.5).astype(int)
+    money = costs.DecisionCost([[0, 1], [9, 0]])
+    network = Network((4, 2), ("softmax",), seed=0)
+
+    def paid() -> float:
+        return float(money.value(network.predict(X).T, np.eye(2)[yes].T))
+
+    fit(network, X, yes, epochs=60, learning_rate=0.02)
+    before = paid()
+    fit(network, X, yes, cost=money.expected(), epochs=60, learning_rate=0.02)
+    assert paid() < 0.6 * before
+
+
 def test_l2_makes_the_weights_smaller() -> None:
     def size(l2: float) -> float:
         network = classifier()

@@ -156,6 +156,16 @@ def test_any_optimizer_with_ask_and_tell_will_do_and_a_callback_can_stop_it() ->
     assert np.abs(network.weights).max() <= 2.0
 
 
+def test_evolution_learns_more_weights_than_a_swarm() -> None:
+    network = Network((4, 60, 3), ("relu", "softmax"), seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = fit_by_swarm(network, X, CLASSES, generations=60, optimizer="evolution")
+    assert history.train_cost[-1] < 0.2
+    with pytest.raises(ValueError, match="optimizer is 'magic'"):
+        fit_by_swarm(network, X, CLASSES, optimizer="magic")
+
+
 def test_too_many_weights_are_warned_of_and_the_warning_says_what_to_do_instead() -> None:
     large = Network((4, 60, 3), ("relu", "softmax"))
     with pytest.warns(SwarmSizeWarning, match=r"483 weights.*okko_train\.network\.fit"):

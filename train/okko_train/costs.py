@@ -200,6 +200,42 @@ class DecisionCost(_RowCost):
         """Decisions jump: there is none."""
         raise NotImplementedError
 
+    def expected(self) -> ExpectedCost:
+        """The smooth cost for the gradient, in units of the largest entry so that L2 keeps its meaning."""
+        return ExpectedCost(self.matrix / (np.abs(self.matrix).max() or 1.0))
+
+
+class ExpectedCost(_RowCost):
+    """What decisions would cost if they were drawn with the network's probabilities: sum over classes of price times p.
+
+    Train on cross-entropy first and then on this: from a random start it is flat where the network is surely wrong.
+
+    Args:
+        matrix: as for `DecisionCost`.
+    """
+
+    name = "expected_cost"
+
+    def __init__(self, matrix: ArrayLike) -> None:
+        self.matrix = DecisionCost(matrix).matrix
+
+    def rows(self, outputs: Array, targets: Array) -> Array:
+        """Cost (..., n) of each sample."""
+        if outputs.shape[-2] == 1:
+            outputs = np.concatenate([1 - outputs, outputs], axis=-2)
+        return np.asarray(np.sum(self._prices(targets) * outputs, axis=-2))
+
+    def slope(self, outputs: Array, targets: Array) -> Array:
+        """The price of each class; with one output, of yes instead of no."""
+        prices = self._prices(targets)
+        return prices if outputs.shape[-2] > 1 else prices[1:] - prices[:1]
+
+    def _prices(self, targets: Array) -> Array:
+        if len(targets) == 1:
+            targets = np.concatenate([1 - targets, targets])
+        prices: Array = self.matrix.T.astype(targets.dtype) @ targets
+        return prices
+
 
 class CustomCost(Cost):
     """A cost of your own.
@@ -294,6 +330,6 @@ def resolve_differentiable(cost: str | Cost | Value, last_activation: str) -> Co
     if not function.differentiable:
         raise ValueError(
             f"cost is {function.name!r}, which has no gradient; train with cross_entropy or mse and then `refine` on "
-            "this cost, or use `fit_by_swarm` (both in okko_train.swarm_training)"
+            "this cost, or use `fit_by_swarm` (both in okko_train.swarm_training); a DecisionCost has `expected()`"
         )
     return function

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from okko_train.network.activations import Array
 
-TRAININGS = ("gradient", "swarm", "hybrid")
+TRAININGS = ("gradient", "swarm", "evolution", "hybrid")
 
 
 def trains_by_gradient(estimator: SwarmNet) -> bool:
@@ -109,7 +109,7 @@ class SwarmNet(BaseEstimator):  # type: ignore[misc]
             kept, held_out = parts
             validation = X[held_out], targets[held_out]
             X, targets, weight = X[kept], targets[kept], None if weight is None else weight[kept]
-        if self.training == "swarm":
+        if self.training in ("swarm", "evolution"):
             self.history_: Any = swarm_training.fit_by_swarm(
                 self.network_,
                 X,
@@ -122,13 +122,40 @@ class SwarmNet(BaseEstimator):  # type: ignore[misc]
                 validation=validation,
                 patience=self.patience,
                 sample_weight=weight,
+                optimizer=self.training,
             )
             return
+        if self.training == "hybrid":
+            self._descend(X, targets, smooth, weight, validation)
+            self.refinement_ = swarm_training.refine(
+                self.network_,
+                X,
+                targets,
+                cost=cost,
+                particles=self.particles,
+                seed=self._seed,
+                validation=validation,
+                sample_weight=weight,
+            )
+        elif isinstance(cost, costs.DecisionCost):
+            self._descend(X, targets, smooth, weight, validation)
+            self._descend(X, targets, cost.expected(), weight, validation)
+        else:
+            self._descend(X, targets, cost, weight, validation)
+
+    def _descend(
+        self,
+        X: Array,
+        targets: Array,
+        cost: str | costs.Cost,
+        weight: Array | None,
+        validation: tuple[Array, Array] | None,
+    ) -> None:
         self.history_ = fit(
             self.network_,
             X,
             targets,
-            cost=cost if self.training == "gradient" else smooth,
+            cost=cost,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             learning_rate_decay=self.learning_rate_decay,
@@ -140,17 +167,6 @@ class SwarmNet(BaseEstimator):  # type: ignore[misc]
             patience=self.patience,
             sample_weight=weight,
         )
-        if self.training == "hybrid":
-            self.refinement_ = swarm_training.refine(
-                self.network_,
-                X,
-                targets,
-                cost=cost,
-                particles=self.particles,
-                seed=self._seed,
-                validation=validation,
-                sample_weight=weight,
-            )
 
     def _continue(self, X: Array, targets: Array, cost: costs.Cost, weight: Array | None) -> None:
         """One more epoch by gradient, with the optimizer's memory of the epochs before."""

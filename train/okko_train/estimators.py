@@ -40,9 +40,10 @@ class SwarmNetClassifier(ClassifierMixin, SwarmNet):  # type: ignore[misc]
     Args:
         hidden_layers: units of each hidden layer; () is logistic regression.
         activation: of the hidden layers: linear, sigmoid, tanh, relu, leaky_relu.
-        training: "gradient"; "swarm" (all weights, for small networks and costs without a gradient); "hybrid" (gradient
-            on cross-entropy, then the swarm on ``cost`` in the last layer).
-        cost: what training makes small; None is cross-entropy. A matrix of what decisions cost is `costs.DecisionCost`.
+        training: "gradient"; "swarm" (all weights, for small networks and costs without a gradient); "evolution" (the
+            same for larger ones); "hybrid" (gradient on cross-entropy, then the swarm on ``cost`` in the last layer).
+        cost: what training makes small; None is cross-entropy. `costs.DecisionCost` says what decisions cost; the
+            gradient then follows cross-entropy first and the expected cost after that.
         optimizer: sgd, momentum, rmsprop, adam, adamw.
         learning_rate: of the gradient's first epoch.
         learning_rate_decay: as for `okko_train.network.fit`.
