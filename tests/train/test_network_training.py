@@ -269,8 +269,17 @@ def test_batch_normalisation_predicts_with_the_statistics_of_training() -> None:
 
 
 def test_a_training_that_diverges_says_so() -> None:
-    with pytest.raises(TrainingDivergedError, match="lower the learning rate"):
-        fit(Network((4, 1), ("linear",)), X * 1e9, NUMBERS, cost="mse", optimizer="sgd", learning_rate=1e9)
+    wild = {"cost": "mse", "optimizer": "sgd", "learning_rate": 1e9}
+    with pytest.raises(TrainingDivergedError, match="in epoch 0; lower the learning rate"):
+        fit(Network((4, 1), ("linear",)), X * 1e9, NUMBERS, **wild)
+
+    def late(epoch: int) -> float:
+        return 1e-12 if epoch < 3 else 1e30
+
+    with pytest.raises(TrainingDivergedError, match=r"in epoch [34]"):
+        fit(Network((4, 1), ("linear",)), X, NUMBERS, **wild, learning_rate_decay=late)
+    with pytest.raises(TrainingDivergedError):  # the weights alone, in the very last step
+        fit(Network((4, 1), ("linear",)), X, NUMBERS, **wild, learning_rate_decay=late, epochs=4, batch_size=None)
 
 
 def test_weights_that_were_good_survive_a_later_divergence() -> None:

@@ -31,7 +31,7 @@ _DROPOUT_STREAM = 1  # so that dropout does not change the order of the samples
 
 
 class TrainingDivergedError(OkkoError):
-    """The cost left the finite numbers before any epoch was worth keeping."""
+    """The cost or the weights left the finite numbers, and no validation part says which weights to go back to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,8 @@ def fit(
 
     Raises:
         ValueError: an argument that does not fit; the message names it.
-        TrainingDivergedError: the cost became infinite or nan before there were weights worth keeping.
+        TrainingDivergedError: the cost became infinite or nan, and there is no better epoch on ``validation`` to
+            go back to.
     """
     function = costs.resolve_differentiable(cost, network.activation_names[-1])
     steps = optimizers.resolve(optimizer)
@@ -129,15 +130,15 @@ def fit(
             stop = on_epoch is not None and on_epoch(epoch, train_cost[-1], held_out_cost) is True
             if stop or (patience is not None and epoch - best.epoch >= patience):
                 break
-    if best is None:
-        raise TrainingDivergedError(
-            f"the cost {function.name} became {train_cost[-1]} in the first epoch; lower the learning rate "
-            f"({learning_rate:g}) or scale the features to about -3 to 3"
-        )
     last = len(train_cost) - 1
-    if held_out is not None:
+    if held_out is not None and best is not None:
         best.put_back(network, steps)
         last = best.epoch
+    elif not (np.isfinite(train_cost[-1]) and np.isfinite(network.weights).all()):
+        raise TrainingDivergedError(
+            f"the cost {function.name} became {train_cost[-1]} in epoch {last}; lower the learning rate "
+            f"({learning_rate:g}) or scale the features to about -3 to 3"
+        )
     return History(np.array(train_cost), np.array(validation_cost), last, steps)
 
 
