@@ -5,9 +5,12 @@ from PIL import Image
 
 from okko_train.backbone import EMBEDDING
 from okko_train.feature_graph import CENTRE_SPREAD, Pool, Pooling, Recipe, View, feature_model
-from okko_train.looks import LOOKS, Album, single_views
+from okko_train.looks import Album, Embedded, looks_at, single_views
+from okko_train.region import Place
 
 RNG = np.random.default_rng(0)
+LOOKS = looks_at(Place(0.4, 0.6))
+TWO_VIEWS = Recipe((View(None, 64), View(0.5, 64, x=0.3)), (Pool("block10", Pooling.CENTRE), Pool(EMBEDDING)))
 
 
 def run(recipe, image):
@@ -26,19 +29,31 @@ def test_a_look_has_as_many_features_as_it_says(name):
     assert LOOKS[name].emphasis.shape == (LOOKS[name].length,)
 
 
-def test_every_look_put_together_from_single_views_equals_its_own_graph():
+@pytest.mark.parametrize("recipe", [*LOOKS.values(), TWO_VIEWS])
+def test_every_look_put_together_from_single_views_equals_its_own_graph(recipe):
     image = photo()
-    singles = single_views(LOOKS)
-    album = Album(singles, tuple(run(recipe, image) for recipe in singles))
-    for recipe in LOOKS.values():
-        np.testing.assert_allclose(album.look(recipe), run(recipe, image), rtol=1e-5, atol=1e-5)
+    singles = single_views({**LOOKS, "both": TWO_VIEWS})
+    features = [Embedded(run(single, image), run(single, image)[None]) for single in singles]
+    look = Album(singles, tuple(features)).look(recipe)
+    np.testing.assert_allclose(look.photos, run(recipe, image), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(look.copies[0], look.photos)
 
 
 def test_photos_in_one_batch_do_not_mix():
     images = np.stack([photo() for _ in range(3)])
-    together = run(LOOKS["whole_and_centre"], images)
+    together = run(TWO_VIEWS, images)
     for row, image in enumerate(images):
-        np.testing.assert_allclose(together[row], run(LOOKS["whole_and_centre"], image)[0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(together[row], run(TWO_VIEWS, image)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.5), (1.0, 1.0), (0.5, 0.0), (0.25, 0.75)])
+def test_a_region_sees_exactly_its_square_and_stays_inside_the_photo(x, y):
+    image = photo(120, 160)
+    left, top = (int(np.clip(share * side - 30, 0, side - 60)) for share, side in ((x, 160), (y, 120)))
+    square = image[top : top + 60, left : left + 60]
+    np.testing.assert_array_equal(
+        run(Recipe((View(0.5, 64, x=x, y=y),)), image), run(Recipe((View(None, 64),)), square)
+    )
 
 
 def test_a_centred_view_does_not_see_what_lies_outside():

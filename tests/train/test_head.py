@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,7 +10,8 @@ from okko_train.calibration import softmax
 from okko_train.export import ParityError, assemble, check_parity
 from okko_train.head import Head, Projection, hyperparameter_space, train_network
 from okko_train.network import Network
-from okko_train.tuning import CrossValidation, Look, tune
+from okko_train.result import Trial
+from okko_train.tuning import CrossValidation, Look, choose_trial, tune
 
 RNG = np.random.default_rng(0)
 PARAMETERS = {
@@ -33,7 +36,7 @@ def photos(n=120, n_features=40, gap=1.5):
 def cross_validation(workers=1, **looks):
     features, truth = photos()
     looks = looks or {"a": features}
-    data = {name: Look(values, np.ones(values.shape[1], np.float32)) for name, values in looks.items()}
+    data = {name: Look(values, values[None], np.ones(values.shape[1], np.float32)) for name, values in looks.items()}
     return CrossValidation.of(data, truth, np.arange(len(truth)) // 2 % 4, n_labels=2, seed=0, workers=workers)
 
 
@@ -41,7 +44,8 @@ def test_projecting_keeps_all_distances_when_no_axis_is_left_out():
     features, _ = photos(30, 10)
     emphasis = np.ones(10, np.float32)
     projection = Projection.fit(features, emphasis)
-    standardised = (features - features.mean(0)) / features.std(0)
+    spread = features.std(0)
+    standardised = (features - features.mean(0)) / (spread + 0.05 * np.median(spread))
     before = np.linalg.norm(standardised[:, None] - standardised, axis=2)
     after = np.linalg.norm(projection(features)[:, None] - projection(features), axis=2)
     np.testing.assert_allclose(after / after.max(), before / before.max(), atol=1e-4)
@@ -115,7 +119,7 @@ def test_a_model_that_differs_from_what_was_trained_is_never_shipped():
 def test_a_photo_is_judged_by_networks_that_have_not_seen_it():
     features, truth = photos(gap=0.0)
     data = cross_validation(a=features)
-    logits = data.out_of_fold({**PARAMETERS, "hidden_units": 32, "dropout": 0.0, "epochs": 60, "l2": 1e-5})
+    logits, _ = data.out_of_fold({**PARAMETERS, "hidden_units": 32, "dropout": 0.0, "epochs": 60, "l2": 1e-5})
     accuracy = (logits.argmax(axis=1) == truth).mean()
     assert 0.3 < accuracy < 0.7, "on labels that mean nothing, anything better than chance has seen the answer"
 
@@ -124,11 +128,18 @@ def test_the_swarm_finds_the_look_that_tells_the_labels_apart():
     features, _ = photos()
     noise = RNG.normal(0, 1, (120, 40)).astype(np.float32)
     result = tune(cross_validation(noise=noise, a=features), n_trials=18, workers=1)
-    assert result.best.parameters["look"] == "a"
-    assert result.best.accuracy > 0.9
-    assert result.best.cost == min(trial.cost for trial in result.trials)
+    assert result.chosen.parameters["look"] == "a"
+    assert result.chosen.accuracy > 0.9
     assert [trial.number for trial in result.trials] == list(range(18))
     assert not result.stopped_by_budget
+
+
+def test_of_equally_good_trials_the_one_that_is_held_back_most_is_shipped():
+    def trial(number, cost, boldness):
+        return Trial(number, 0, {}, cost, 0.9, 0.1, standard_error=0.02, boldness=boldness)
+
+    trials = [trial(0, 0.20, 3.0), trial(1, 0.21, 1.0), trial(2, 0.23, 0.1), trial(3, math.inf, 0.0)]
+    assert choose_trial(trials).number == 1
 
 
 def test_the_number_of_workers_changes_nothing():

@@ -38,13 +38,17 @@ class View:
     """One look at the photo.
 
     Attributes:
-        crop: side of the centred square that is seen, as a share of the photo's shorter side; None squeezes the whole
-            photo into a square.
+        crop: side of the square that is seen, as a share of the photo's shorter side; None squeezes the whole photo
+            into a square.
         size: pixels along each side after resizing; a multiple of 32.
+        x: middle of the square, as a share of the photo's width; moved inwards where the square would stick out.
+        y: middle of the square, as a share of the photo's height.
     """
 
     crop: float | None
     size: int
+    x: float = 0.5
+    y: float = 0.5
 
 
 class Pooling(enum.StrEnum):
@@ -129,20 +133,18 @@ def feature_model(recipe: Recipe) -> ModelProto:
         features = graph.add("Transpose", [features], perm=[1, 0, 2])
         features = graph.add("Reshape", [features, graph.integers([0, recipe.length])])
     graph.nodes.append(helper.make_node("Identity", [features], [FEATURES], FEATURES))
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "okko",
-            [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", "H", "W", 3])],
-            [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["N", recipe.length])],
-            graph.initializers,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="okko",
-    )
-    checker.check_model(model, full_check=True)
-    return model
+    return graph.model({FEATURES: ["N", recipe.length]})
+
+
+def map_model(view: View, taps: tuple[str, ...], backbone: Backbone = EFFICIENTNET_LITE0) -> ModelProto:
+    """Returns the graph from `image` to the backbone's maps (n, channels, side, side), named like their taps."""
+    graph = _Graph()
+    subgraph = backbone.nodes(backbone.load_weights(), graph.view(view), "backbone_", taps)
+    graph.nodes += subgraph.nodes
+    graph.initializers += subgraph.initializers
+    graph.nodes += [helper.make_node("Identity", [subgraph.taps[tap]], [tap], tap) for tap in taps]
+    sides = {tap: view.size // (backbone.taps[tap].stride or view.size) for tap in taps}
+    return graph.model({tap: ["N", backbone.taps[tap].channels, sides[tap], sides[tap]] for tap in taps})
 
 
 class _Graph:
@@ -151,6 +153,22 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
+
+    def model(self, outputs: dict[str, list[str | int]]) -> ModelProto:
+        model = helper.make_model(
+            helper.make_graph(
+                self.nodes,
+                "okko",
+                [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", "H", "W", 3])],
+                [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+                self.initializers,
+            ),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="okko",
+        )
+        checker.check_model(model, full_check=True)
+        return model
 
     def add(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         name = f"pre_{len(self.nodes)}_{operator.lower()}"
@@ -170,7 +188,7 @@ class _Graph:
 
     def view(self, view: View) -> str:
         """From the photo to (n, 3, size, size), normalised as the backbone wants it."""
-        seen = IMAGE if view.crop is None else self.centred_square(view.crop)
+        seen = IMAGE if view.crop is None else self.square(view.crop, view.x, view.y)
         pixels = self.add("Cast", [self.add("Transpose", [seen], perm=[0, 3, 1, 2])], to=TensorProto.FLOAT)
         resized = self.add(
             "Resize",
@@ -186,13 +204,19 @@ class _Graph:
         batch = self.add("Slice", [self.add("Shape", [tensor]), self.integers([0]), self.integers([1])])
         return self.add("Concat", [batch, self.integers([3, size, size])], axis=0)
 
-    def centred_square(self, crop: float) -> str:
+    def square(self, crop: float, x: float, y: float) -> str:
         extent = self.add("Slice", [self.add("Shape", [IMAGE]), self.integers([1]), self.integers([3])])
         shorter = self.add("ReduceMin", [extent], keepdims=1)
         share = self.add("Mul", [self.add("Cast", [shorter], to=TensorProto.FLOAT), self.number(crop)])
         rounded = self.add("Cast", [self.add("Round", [share])], to=TensorProto.INT64)
         side = self.add("Max", [rounded, self.integers([1])])
-        start = self.add("Div", [self.add("Sub", [extent, side]), self.integers([2])])
+        middle = self.add(
+            "Mul", [self.add("Cast", [extent], to=TensorProto.FLOAT), self.constant(np.array([y, x], np.float32))]
+        )
+        half = self.add("Mul", [self.add("Cast", [side], to=TensorProto.FLOAT), self.number(0.5)])
+        wanted = self.add("Cast", [self.add("Floor", [self.add("Sub", [middle, half])])], to=TensorProto.INT64)
+        furthest = self.add("Sub", [extent, side])
+        start = self.add("Min", [self.add("Max", [wanted, self.integers([0])]), furthest])
         end = self.add("Add", [start, side])
         return self.add("Slice", [IMAGE, start, end, self.integers([1, 2])])
 

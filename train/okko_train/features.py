@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +17,18 @@ from okko_models.classifier import make_session
 from okko_models.photo import read_photo
 from okko_train.backbone import cache_folder
 from okko_train.feature_graph import FEATURES, IMAGE
+from okko_train.golden import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from okko_train.augment import Augmentation
     from okko_train.dataset import Photo
+
+# A photo is altered at no more than this size: beyond it the backbone sees no difference, and noise takes long to draw.
+_LONGEST_ALTERED_SIDE = 640
 
 
 def embed(
@@ -33,6 +37,7 @@ def embed(
     digest: str,
     *,
     workers: int,
+    augmentation: Augmentation | None = None,
     on_photo: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
     """Returns (n_photos, n_features) features of `photos`, in order.
@@ -42,47 +47,68 @@ def embed(
         model: a serialised graph from `image` to `features`.
         digest: names the numbers that the model computes.
         workers: photos computed at a time, each on one thread, so that the result does not depend on it.
+        augmentation: what to do to each photo first.
         on_photo: called once for each photo.
     """
-    with _Cache(cache_folder() / "features.sqlite") as cache:
-        known = cache.read(digest)
+    key = digest if augmentation is None else f"{digest} {augmentation.digest}"
+    with _Cache() as cache:
+        known = cache.read(key)
         missing = {photo.digest: photo for photo in photos if photo.digest not in known}
         for _ in range(len(photos) - len(missing)):
             on_photo()
         if missing:
-            computed = compute(list(missing.values()), model, FEATURES, workers=workers)
-            for photo_digest, features in zip(missing, computed, strict=True):
+            rows = compute(list(missing.values()), model, (FEATURES,), workers=workers, augmentation=augmentation)
+            for photo_digest, (features,) in zip(missing, rows, strict=True):
                 known[photo_digest] = features
-                cache.write(digest, photo_digest, features)
+                cache.write(key, photo_digest, features)
                 on_photo()
     return np.stack([known[photo.digest] for photo in photos])
 
 
-def compute(photos: Sequence[Photo], model: bytes, output: str, *, workers: int) -> Iterator[NDArray[np.float32]]:
-    """Yields the model's `output` for each photo, in order; each of `workers` threads runs one photo at a time."""
+def compute(
+    photos: Sequence[Photo],
+    model: bytes,
+    outputs: Sequence[str],
+    *,
+    workers: int,
+    augmentation: Augmentation | None = None,
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Yields the model's `outputs` for each photo, in order; each of `workers` threads runs one photo at a time."""
     session = make_session(model, threads=1)
 
-    def run(photo: Photo) -> NDArray[np.float32]:
-        (values,) = session.run((output,), {IMAGE: read_photo(photo.path)[None]})
-        row: NDArray[np.float32] = values[0]
-        return row
+    def run(photo: Photo) -> list[NDArray[np.float32]]:
+        image = read_photo(photo.path)
+        if augmentation is not None:
+            image = augmentation(shrink(image, _LONGEST_ALTERED_SIDE), photo.digest)
+        values: list[NDArray[np.float32]] = session.run(outputs, {IMAGE: image[None]})
+        return [value[0] for value in values]
 
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(run, photos)
 
 
-class _Cache:
-    """An SQLite file of feature vectors; every failure to read or write it counts as not knowing."""
+def remembered(kind: str, key: str, find: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Returns what `find` found earlier under the same `kind` and `key`, or lets it find it now and remembers it."""
+    with _Cache() as cache:
+        known = cache.read(kind, key)
+        if key not in known:
+            known[key] = find()
+            cache.write(kind, key, known[key])
+        return known[key]
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+class _Cache:
+    """An SQLite file of vectors; every failure to read or write it counts as not knowing."""
+
+    def __init__(self) -> None:
+        self._path = cache_folder() / "features.sqlite"
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> _Cache:
         with contextlib.suppress(sqlite3.Error, OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self._path, timeout=5)
-            self._connection.execute(
+            self._execute(
                 "CREATE TABLE IF NOT EXISTS features (model TEXT, photo TEXT, vector BLOB, PRIMARY KEY (model, photo))"
             )
         return self
@@ -93,18 +119,19 @@ class _Cache:
                 self._connection.commit()
             self._connection.close()
 
-    def read(self, model: str) -> dict[str, NDArray[np.float32]]:
-        if self._connection is None:
-            return {}
-        try:
-            rows = self._connection.execute("SELECT photo, vector FROM features WHERE model = ?", (model,)).fetchall()
-        except sqlite3.Error:
-            return {}
+    def read(self, model: str, photo: str | None = None) -> dict[str, NDArray[np.float32]]:
+        rows = self._execute(
+            "SELECT photo, vector FROM features WHERE model = ? AND photo = coalesce(?, photo)", model, photo
+        )
         return {photo: np.frombuffer(vector, np.float32) for photo, vector in rows}
 
     def write(self, model: str, photo: str, vector: NDArray[np.float32]) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO features VALUES (?, ?, ?)", (model, photo, vector.tobytes())
-                )
+        self._execute("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", model, photo, vector.tobytes())
+
+    def _execute(self, statement: str, *values: object) -> list[Any]:
+        if self._connection is None:
+            return []
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error:
+            return []

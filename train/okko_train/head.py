@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
+import scipy.linalg
 
 from okko_train.network import History, Network, fit
 from okko_train.space import Categorical, Float, Integer, Space
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_COMPONENTS = 256
-MAX_PHOTOS_FOR_AXES = 1000
+MAX_PHOTOS_FOR_AXES = 800
 
 
 class Hyperparameters(TypedDict):
@@ -83,20 +84,19 @@ class Projection:
         features = features[:: -(-len(features) // MAX_PHOTOS_FOR_AXES)]
         n_photos, n_features = features.shape
         n_components = min(MAX_COMPONENTS, n_photos - 1, n_features)
-        mean = features.mean(axis=0, dtype=np.float64)
+        mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         spread = features.std(axis=0, dtype=np.float64)
-        # A feature that hardly varies over these photos is noise; dividing by its spread would make it loud.
-        spread = np.maximum(spread, 1e-3 * spread.max() + 1e-12)
-        scale = emphasis / spread
+        # A feature that hardly varies over these photos is noise; dividing by its spread alone would make it loud.
+        scale = (emphasis / (spread + 0.05 * np.median(spread) + 1e-12)).astype(np.float32)
         standardised = (features - mean) * scale
         # The photos' Gram matrix has the same axes as the covariance and is far smaller when photos are few.
-        values, vectors = np.linalg.eigh(standardised @ standardised.T)
-        strongest = np.argsort(values)[::-1][:n_components]
-        values = np.maximum(values[strongest], 1e-9 * values[strongest[0]])
-        axes = standardised.T @ (vectors[:, strongest] / np.sqrt(values))
+        gram = (standardised @ standardised.T).astype(np.float64)
+        values, vectors = scipy.linalg.eigh(gram, subset_by_index=(n_photos - n_components, n_photos - 1))
+        values, vectors = np.maximum(values[::-1], 1e-9 * values[-1]), vectors[:, ::-1]
+        axes = standardised.T @ (vectors / np.sqrt(values))
         axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
         first_deviation = np.sqrt(values[0] / n_photos)
-        return cls(mean.astype(np.float32), (axes * scale[:, None] / first_deviation).astype(np.float32))
+        return cls(mean, (axes * scale[:, None] / first_deviation).astype(np.float32))
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the (n_photos, n_components) components of (n_photos, n_features) features."""

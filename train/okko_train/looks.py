@@ -1,8 +1,8 @@
-"""The looks at a photo among which the swarm chooses: the whole of it, its centre, or both.
+"""The looks at a photo among which the swarm chooses: the whole of it, or the region that matters.
 
-A fixed camera shows the object in the middle and its neighbours round it; where objects fill the view, the whole is
-better. Which it is differs from rig to rig, so it is a hyperparameter. Each view is embedded once, and every look is
-put together from the same features.
+Where objects fill the view the whole is better; where neighbours are in view, the region is. Which it is differs from
+rig to rig, so it is a hyperparameter. Each view is embedded once, as it is and in altered copies, and every look is put
+together from the same features.
 """
 
 from __future__ import annotations
@@ -20,17 +20,39 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_WHOLE: Final = View(crop=None, size=224)
-_CENTRE: Final = View(crop=0.67, size=224)
+    from okko_train.region import Place
+
+SIZE: Final = 224
+REGION_CROP: Final = 0.5
+_OVERALL: Final = (Pool("block10"), Pool("block15"), Pool(EMBEDDING))
 _CENTRED: Final = tuple(Pool(tap, Pooling.CENTRE) for tap in ("block7", "block10", "block14", "block15", "head"))
 
-LOOKS: Final = {
-    "whole": Recipe((_WHOLE,), (Pool(EMBEDDING),)),
-    "whole_centre_weighted": Recipe((_WHOLE,), _CENTRED),
-    "centre": Recipe((_CENTRE,), _CENTRED),
-    "whole_and_centre": Recipe((_WHOLE, _CENTRE), _CENTRED),
-}
-"""By name; what each is worth stands in `docs/benchmarks.md`."""
+
+def looks_at(place: Place) -> dict[str, Recipe]:
+    """Returns the looks by name; `place` is the middle of the region."""
+    whole = View(crop=None, size=SIZE)
+    region = View(crop=REGION_CROP, size=SIZE, x=place.x, y=place.y)
+    return {
+        "whole": Recipe((whole,), _OVERALL),
+        "region": Recipe((region,), _CENTRED),
+    }
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features of photos, all of one kind.
+
+    Attributes:
+        photos: (n_photos, n_features) of the photos as they are.
+        copies: (n_copies, n_learn, n_features) of altered copies of the photos to learn from.
+    """
+
+    photos: NDArray[np.float32]
+    copies: NDArray[np.float32]
+
+    def columns(self, columns: NDArray[np.int64]) -> Embedded:
+        """Returns some of the features."""
+        return Embedded(self.photos[:, columns], self.copies[..., columns])
 
 
 @dataclass(frozen=True)
@@ -39,19 +61,22 @@ class Album:
 
     Attributes:
         recipes: one a view, with the pools of all recipes.
-        features: for each of these, (n_photos, recipe.length).
+        features: one for each of these.
     """
 
     recipes: tuple[Recipe, ...]
-    features: tuple[NDArray[np.float32], ...]
+    features: tuple[Embedded, ...]
 
-    def look(self, recipe: Recipe) -> NDArray[np.float32]:
-        """Returns (n_photos, recipe.length) features, equal to those that the recipe's own graph computes."""
+    def look(self, recipe: Recipe) -> Embedded:
+        """Returns the features of one look, equal to those that the recipe's own graph computes."""
         parts = []
         for view in recipe.views:
             index = next(i for i, single in enumerate(self.recipes) if single.views == (view,))
-            parts.append(self.features[index][:, _columns(recipe.pools, of=self.recipes[index])])
-        return np.concatenate(parts, axis=1)
+            parts.append(self.features[index].columns(_columns(recipe.pools, of=self.recipes[index])))
+        return Embedded(
+            np.concatenate([part.photos for part in parts], axis=-1),
+            np.concatenate([part.copies for part in parts], axis=-1),
+        )
 
 
 def single_views(recipes: Mapping[str, Recipe]) -> tuple[Recipe, ...]:

@@ -26,9 +26,11 @@ class Trial:
         number: 0, 1, 2, ... in the order in which the swarm asked.
         generation: the swarm's generation that the particle belonged to.
         parameters: hyperparameters by name.
-        cost: mean out-of-fold log loss, in nats; infinite when training failed.
+        cost: mean out-of-fold log loss after calibration, in nats; infinite when training failed.
         accuracy: out-of-fold accuracy.
         seconds: processor time that the trial took.
+        standard_error: of the cost, over the photos.
+        boldness: mean standard deviation of a photo's scores; small for a network that is held back.
     """
 
     number: int
@@ -37,6 +39,8 @@ class Trial:
     cost: float
     accuracy: float
     seconds: float
+    standard_error: float = 0.0
+    boldness: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def evaluation_json(measured: BundleEvaluation) -> str:
 
 def result_json(result: TrainingResult, out: Path) -> str:
     """Returns what training found out as one JSON object."""
-    manifest, best = result.manifest, min(result.trials, key=lambda trial: trial.cost)
+    manifest = result.manifest
     return _json(
         {
             "bundle": str(out),
@@ -40,7 +40,7 @@ def result_json(result: TrainingResult, out: Path) -> str:
             "test": _figures(result.test),
             "validation": _figures(result.validation),
             "decision": msgspec.to_builtins(manifest.decision),
-            "hyperparameters": best.parameters,
+            "hyperparameters": manifest.provenance.hyperparameters,
             "trials": len(result.trials),
             "precision": manifest.model.precision,
             "variants": [msgspec.to_builtins(variant) for variant in result.variants],
@@ -51,12 +51,12 @@ def result_json(result: TrainingResult, out: Path) -> str:
 
 def print_result(result: TrainingResult, out: Path) -> None:
     """Prints the closing table of `okko train`."""
-    best = min(result.trials, key=lambda trial: trial.cost)
+    hyperparameters = result.manifest.provenance.hyperparameters
     shipped = next(variant for variant in result.variants if variant.shipped)
     table = _table(f"{result.manifest.name}: tested on {result.test.n} photos that it has never seen")
     _add_figures(table, result.test)
-    chosen = ", ".join(f"{name} {_short(value)}" for name, value in best.parameters.items())
-    table.add_row("the swarm chose", f"{chosen} (best of {len(result.trials)} trials)")
+    chosen = ", ".join(f"{name} {_short(value)}" for name, value in hyperparameters.items())
+    table.add_row("the swarm chose", f"{chosen} ({len(result.trials)} trials)")
     table.add_row("ships as", f"{shipped.precision}, {shipped.megabytes:.1f} MB, {shipped.latency_ms:.1f} ms a photo")
     table.add_row("photos", _photos(result))
     table.add_row("time", f"{result.duration_s:.1f} s")

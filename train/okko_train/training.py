@@ -26,12 +26,12 @@ from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
 from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
 from okko_models.photo import read_photo
+from okko_train.embedding import embed_all, embed_copies, find_region
 from okko_train.export import assemble, check_parity
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, feature_model
-from okko_train.features import compute, embed
+from okko_train.features import compute
 from okko_train.golden import choose_golden, golden_frames, shrink
 from okko_train.head import Head, Hyperparameters, Projection, train_network
-from okko_train.looks import LOOKS, Album, single_views
 from okko_train.metrics import evaluate
 from okko_train.progress import progress
 from okko_train.quantize import quantize
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
     from okko_models.decision import Costs, DecisionRule
     from okko_train.dataset import Dataset
+    from okko_train.feature_graph import Recipe
+    from okko_train.looks import Embedded
     from okko_train.result import LearningCurve, Variant
 
 TEST_FRACTION = 0.2
@@ -112,10 +114,10 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     split = split_photos(dataset, seed=options.seed)
     truth = dataset.targets
 
-    variant, tuned, curves, variants = _search(dataset, split, truth, ok_labels, options, started)
-    parameters = cast("Hyperparameters", tuned.best.parameters)
+    variant, recipe, tuned, curves, variants = _search(dataset, split, truth, ok_labels, options, started)
+    parameters = cast("Hyperparameters", tuned.chosen.parameters)
     with threadpool_limits(1):
-        look = Look(variant.features[split.learn], LOOKS[parameters["look"]].emphasis)
+        look = _learn_look(variant.features, recipe, split)
         head = _fit_head(look, truth[split.learn], len(dataset.labels), parameters, options.seed)
         head = head.calibrated(variant.temperature)
     model = assemble(variant.model, head).SerializeToString()
@@ -123,9 +125,13 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     test_photos = [dataset.photos[row] for row in split.test]
     with progress("Testing", len(test_photos)) as tested:
         probability = np.stack(
-            [row for row in compute(test_photos, model, "probability", workers=options.workers) if tested() is None]
+            [
+                row
+                for (row,) in compute(test_photos, model, ("probability",), workers=options.workers)
+                if tested() is None
+            ]
         )
-    check_parity(head.probability(variant.features[split.test]), probability)
+    check_parity(head.probability(variant.features.photos[split.test]), probability)
     test = evaluate(probability, truth[split.test], dataset.labels, variant.rule)
 
     golden = golden_frames([test_photos[row] for row in choose_golden(probability, truth[split.test])])
@@ -156,7 +162,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
             seed=options.seed,
             python=platform.python_version(),
             versions={package: version(package) for package in ("okko", "numpy", "onnx", "onnxruntime", "pillow")},
-            hyperparameters=dict(tuned.best.parameters),
+            hyperparameters=dict(tuned.chosen.parameters),
         ),
         golden=_expected(golden, model),
         files={},
@@ -199,14 +205,14 @@ def _search(
     ok_labels: tuple[str, ...],
     options: Options,
     started: float,
-) -> tuple[Measured, TuningResult, tuple[LearningCurve, ...], tuple[Variant, ...]]:
+) -> tuple[Measured, Recipe, TuningResult, tuple[LearningCurve, ...], tuple[Variant, ...]]:
     """Chooses hyperparameters and precision on the photos that are not in the test split."""
     learn_photos = [dataset.photos[row] for row in split.learn]
     learn_truth = truth[split.learn]
 
-    def cross_validate(looks: Mapping[str, NDArray[np.float32]]) -> CrossValidation:
+    def cross_validate(embedded: Mapping[str, Embedded]) -> CrossValidation:
         return CrossValidation.of(
-            {name: Look(features[split.learn], LOOKS[name].emphasis) for name, features in looks.items()},
+            {name: _learn_look(each, looks[name], split) for name, each in embedded.items()},
             learn_truth,
             split.folds,
             n_labels=len(dataset.labels),
@@ -214,12 +220,12 @@ def _search(
             workers=options.workers,
         )
 
-    def measured(precision: str, model: ModelProto, features: NDArray[np.float32], data: CrossValidation) -> Measured:
+    def measured(precision: str, model: ModelProto, features: Embedded, data: CrossValidation) -> Measured:
         return measure(
             precision,
             model,
             features,
-            logits=data.out_of_fold(parameters),
+            logits=data.out_of_fold(parameters)[0],
             truth=learn_truth,
             labels=dataset.labels,
             ok_labels=ok_labels,
@@ -227,45 +233,33 @@ def _search(
             photos=learn_photos,
         )
 
-    album = _embed_all(dataset, options.workers)
+    place = find_region(dataset, split.learn, split.folds, options.workers)
+    looks, album = embed_all(dataset, split.learn, place, options.workers)
     embedding_s = time.monotonic() - started
-    data = cross_validate({name: album.look(recipe) for name, recipe in LOOKS.items()})
+    data = cross_validate({name: album.look(recipe) for name, recipe in looks.items()})
     with progress("Searching with the swarm", options.trials) as tried:
         deadline_s = _deadline_s(started, embedding_s, options.budget_s)
         tuned = tune(data, n_trials=options.trials, workers=options.workers, deadline_s=deadline_s, on_trial=tried)
-    parameters = cast("Hyperparameters", tuned.best.parameters)
+    parameters = cast("Hyperparameters", tuned.chosen.parameters)
 
-    look = parameters["look"]
-    float_model = feature_model(LOOKS[look])
+    recipe = looks[parameters["look"]]
+    float_model = feature_model(recipe)
     int8_model = quantize(float_model, learn_photos)
-    with progress("Looking again in int8", len(dataset)) as seen:
-        digest = hashlib.sha256(int8_model.SerializeToString()).hexdigest()
-        int8_features = embed(
-            dataset.photos, int8_model.SerializeToString(), digest, workers=options.workers, on_photo=seen
-        )
-    int8_data = cross_validate({look: int8_features})
+    int8_digest = hashlib.sha256(int8_model.SerializeToString()).hexdigest()
+    int8_features = embed_copies(
+        dataset, split.learn, int8_model, int8_digest, "Looking again in int8", options.workers
+    )
+    int8_data = cross_validate({parameters["look"]: int8_features})
     with threadpool_limits(1):
         curves = data.learning_curves(parameters)
-        float32 = measured("float32", float_model, album.look(LOOKS[look]), data)
+        float32 = measured("float32", float_model, album.look(recipe), data)
         int8 = measured("int8", int8_model, int8_features, int8_data)
     chosen = choose(float32, int8)
-    return chosen, tuned, curves, tuple(each.describe(shipped=each is chosen) for each in (float32, int8))
+    return chosen, recipe, tuned, curves, tuple(each.describe(shipped=each is chosen) for each in (float32, int8))
 
 
-def _embed_all(dataset: Dataset, workers: int) -> Album:
-    recipes = single_views(LOOKS)
-    with progress("Looking at photos", len(dataset) * len(recipes)) as seen:
-        features = tuple(
-            embed(
-                dataset.photos,
-                feature_model(recipe).SerializeToString(),
-                recipe.digest,
-                workers=workers,
-                on_photo=seen,
-            )
-            for recipe in recipes
-        )
-    return Album(recipes, features)
+def _learn_look(embedded: Embedded, recipe: Recipe, split: Split) -> Look:
+    return Look(embedded.photos[split.learn], embedded.copies, recipe.emphasis)
 
 
 def _ok_labels(dataset: Dataset, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -306,8 +300,10 @@ def _deadline_s(started: float, embedding_s: float, budget_s: float | None) -> f
 
 
 def _fit_head(look: Look, truth: NDArray[np.int64], n_labels: int, parameters: Hyperparameters, seed: int) -> Head:
-    projection = Projection.fit(look.features, look.emphasis).first(parameters["components"])
-    network, _ = train_network(projection(look.features), truth, n_labels, parameters, seed=seed)
+    everything = look.rows(np.arange(len(truth)))
+    projection = Projection.fit(everything, look.emphasis).first(parameters["components"])
+    truths = np.tile(truth, 1 + len(look.copies))
+    network, _ = train_network(projection(everything), truths, n_labels, parameters, seed=seed)
     return Head(projection, network)
 
 

@@ -13,13 +13,13 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from okko_models.errors import OkkoError
-from okko_train.calibration import log_loss, softmax
+from okko_train.calibration import fit_temperature, losses, softmax
 from okko_train.head import Hyperparameters, Projection, hyperparameter_space, train_network
 from okko_train.network import TrainingDivergedError
 from okko_train.result import LearningCurve, Trial
@@ -36,12 +36,18 @@ class Look:
     """Features of photos, all of one kind.
 
     Attributes:
-        features: (n_photos, n_features).
-        emphasis: (n_features,) how loud each one is, once standardised.
+        photos: (n_photos, n_features).
+        copies: (n_copies, n_photos, n_features) of altered copies, to learn from as well.
+        emphasis: (n_features,) how loud each feature is, once standardised.
     """
 
-    features: NDArray[np.float32]
+    photos: NDArray[np.float32]
+    copies: NDArray[np.float32]
     emphasis: NDArray[np.float32]
+
+    def rows(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns ((1 + n_copies) * n_rows, n_features): some photos, then their copies."""
+        return np.concatenate([self.photos[rows], *self.copies[:, rows]])
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,10 @@ class Fold:
     """One fold of the cross-validation, projected once so that no trial does it again.
 
     Attributes:
-        train: (n_train, n_components) components of the photos to learn from.
+        train: (n_train, n_components) components of the photos to learn from and of their copies.
         train_truth: (n_train,) their labels.
-        validation: (n_validation, n_components), projected with what `train` alone taught.
+        validation: (1 + n_copies, n_validation, n_components), projected with what `train` alone taught; the photos
+            as they are come first.
         validation_truth: (n_validation,).
         validation_rows: (n_validation,) the photos' rows in the whole set.
     """
@@ -102,10 +109,12 @@ class CrossValidation:
         """
 
         def project(task: tuple[str, int]) -> Fold:
-            features, number = looks[task[0]].features, task[1]
+            look, number = looks[task[0]], task[1]
             learn, rows = np.flatnonzero(fold_numbers != number), np.flatnonzero(fold_numbers == number)
-            projection = Projection.fit(features[learn], looks[task[0]].emphasis)
-            return Fold(projection(features[learn]), truth[learn], projection(features[rows]), truth[rows], rows)
+            train, versions = look.rows(learn), 1 + len(look.copies)
+            projection = Projection.fit(train, look.emphasis)
+            validation = projection(look.rows(rows)).reshape(versions, len(rows), -1)
+            return Fold(projection(train), np.tile(truth[learn], versions), validation, truth[rows], rows)
 
         numbers = np.unique(fold_numbers).tolist()
         with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
@@ -113,18 +122,20 @@ class CrossValidation:
         return cls(folds, truth, n_labels, seed)
 
     def out_of_fold(self, parameters: Hyperparameters) -> NDArray[np.float64]:
-        """Returns (n_photos, n_labels) scores, each from a network that has not seen the photo."""
-        logits = np.empty((len(self.truth), self.n_labels))
-        for fold in self.folds[parameters["look"]]:
+        """Returns (1 + n_copies, n_photos, n_labels) scores, each from a network that has not seen the photo."""
+        folds = self.folds[parameters["look"]]
+        logits = np.empty((len(folds[0].validation), len(self.truth), self.n_labels))
+        for fold in folds:
             network, _ = train_network(fold.train, fold.train_truth, self.n_labels, parameters, seed=self.seed)
-            logits[fold.validation_rows] = network.logits(fold.validation[:, : network.layer_sizes[0]])
+            for version, components in enumerate(fold.validation):
+                logits[version, fold.validation_rows] = network.logits(components[:, : network.layer_sizes[0]])
         return logits
 
     def learning_curves(self, parameters: Hyperparameters) -> tuple[LearningCurve, ...]:
         """Returns one curve a fold: the course of the same trainings, watched on the photos that they do not see."""
         curves = []
         for fold in self.folds[parameters["look"]]:
-            watched = (fold.validation, fold.validation_truth)
+            watched = (fold.validation[0], fold.validation_truth)
             _, history = train_network(
                 fold.train, fold.train_truth, self.n_labels, parameters, seed=self.seed, validation=watched
             )
@@ -137,12 +148,12 @@ class TuningResult:
     """The swarm's find.
 
     Attributes:
-        best: the cheapest trial.
+        chosen: the trial to ship; see `choose_trial`.
         trials: all of them, in order.
         stopped_by_budget: whether time ran out before the swarm was done.
     """
 
-    best: Trial
+    chosen: Trial
     trials: tuple[Trial, ...]
     stopped_by_budget: bool
 
@@ -185,32 +196,39 @@ def tune(
             candidates = [
                 cast("Hyperparameters", space.decode(position)) for position in positions[: n_trials - len(trials)]
             ]
-            for index, (cost, accuracy, seconds) in enumerate(evaluate(candidates, deadline_s)):
-                costs[index] = cost
-                trials.append(
-                    Trial(
-                        len(trials),
-                        generation,
-                        cast("dict[str, bool | int | float | str]", candidates[index]),
-                        cost,
-                        accuracy,
-                        seconds,
-                    )
-                )
+            for index, score in enumerate(evaluate(candidates, deadline_s)):
+                costs[index] = score.cost
+                parameters = cast("dict[str, bool | int | float | str]", candidates[index])
+                trials.append(Trial(len(trials), generation, parameters, **score._asdict()))
                 best = min(trial.cost for trial in trials)
                 on_trial(f"best log loss {best:.4f}")
             swarm.tell(costs)
             generation += 1
-    best_trial = min(trials, key=lambda trial: trial.cost, default=None)
-    if best_trial is None or not math.isfinite(best_trial.cost):
+    if not any(math.isfinite(trial.cost) for trial in trials):
         raise OkkoError(
             f"none of {len(trials)} trials gave a usable network; give more time (--budget) or look at the photos "
             "with `okko data check`"
         )
-    return TuningResult(best_trial, tuple(trials), stopped_by_budget=len(trials) < n_trials)
+    return TuningResult(choose_trial(trials), tuple(trials), stopped_by_budget=len(trials) < n_trials)
 
 
-_Score = tuple[float, float, float]
+def choose_trial(trials: Sequence[Trial]) -> Trial:
+    """Returns the trial to ship: of those within one standard error of the cheapest, the one that is held back most.
+
+    Differences smaller than the error of measurement are chance, and what is held back carries over better to photos
+    of another day (the one-standard-error rule; Breiman et al., 1984, "Classification and regression trees", 3.4.3).
+    """
+    cheapest = min(trials, key=lambda trial: trial.cost)
+    limit = cheapest.cost + cheapest.standard_error
+    return min((trial for trial in trials if trial.cost <= limit), key=lambda trial: trial.boldness)
+
+
+class _Score(NamedTuple):
+    cost: float
+    accuracy: float
+    seconds: float
+    standard_error: float
+    boldness: float
 
 
 class _Evaluate(Protocol):
@@ -263,10 +281,18 @@ def _score_in_worker(parameters: Hyperparameters) -> _Score:
 
 def _score(data: CrossValidation, parameters: Hyperparameters) -> _Score:
     started = time.process_time()
-    cost, accuracy = math.inf, 0.0
     with contextlib.suppress(TrainingDivergedError), np.errstate(all="ignore"):
         logits = data.out_of_fold(parameters)
         if np.isfinite(logits).all():
-            cost = log_loss(softmax(logits), data.truth)
-            accuracy = float((logits.argmax(axis=1) == data.truth).mean())
-    return cost, accuracy, time.process_time() - started
+            temperature = fit_temperature(logits[0], data.truth)
+            each = np.stack([losses(softmax(version / temperature), data.truth) for version in logits])
+            # Altered copies of photos that the network has not seen stand for the next day; they count half.
+            per_photo = (each[0] + (each[1:] if len(each) > 1 else each).mean(axis=0)) / 2
+            return _Score(
+                cost=float(per_photo.mean()),
+                accuracy=float((logits[0].argmax(axis=1) == data.truth).mean()),
+                seconds=time.process_time() - started,
+                standard_error=float(per_photo.std() / math.sqrt(len(per_photo))),
+                boldness=float(logits[0].std(axis=1).mean()),
+            )
+    return _Score(math.inf, 0.0, time.process_time() - started, 0.0, 0.0)

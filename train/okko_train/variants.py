@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from okko_models.decision import Costs, DecisionRule
     from okko_train.dataset import Photo
+    from okko_train.looks import Embedded
 
 _TIMED_PHOTOS = 24
 _WARM_UPS = 4
@@ -40,7 +41,7 @@ class Measured:
     Attributes:
         precision: "float32" or "int8".
         model: graph from `image` to `features`.
-        features: (n_photos, n_features) of all photos, the test split too.
+        features: of all photos, the test split too.
         temperature: fitted out of fold.
         probability: (n_learn, n_labels) out of fold, calibrated.
         rule: chosen out of fold.
@@ -51,7 +52,7 @@ class Measured:
 
     precision: str
     model: ModelProto
-    features: NDArray[np.float32]
+    features: Embedded
     temperature: float
     probability: NDArray[np.float64]
     rule: DecisionRule
@@ -74,7 +75,7 @@ class Measured:
 def measure(
     precision: str,
     model: ModelProto,
-    features: NDArray[np.float32],
+    features: Embedded,
     *,
     logits: NDArray[np.float64],
     truth: NDArray[np.int64],
@@ -88,7 +89,7 @@ def measure(
     Args:
         precision: its name.
         model: graph from `image` to `features`.
-        features: (n_photos, n_features) of all photos.
+        features: of all photos.
         logits: (n_learn, n_labels) out of fold.
         truth: (n_learn,) index of the label.
         labels: their names.

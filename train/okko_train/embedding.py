@@ -1,0 +1,90 @@
+"""Photos of a dataset in numbers: where to look is found first, then every view is embedded, with altered copies.
+
+This is the rim between the pure parts (regions, looks, graphs) and onnxruntime with its cache; it shows the progress.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from okko_train.augment import Augmentation
+from okko_train.feature_graph import Recipe, View, feature_model, map_model
+from okko_train.features import compute, embed, remembered
+from okko_train.looks import SIZE, Album, Embedded, looks_at, single_views
+from okko_train.progress import progress
+from okko_train.region import Place, find_place
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from okko_train.dataset import Dataset
+
+MOST_PHOTOS_FOR_REGION: Final = 300
+_REGION_TAPS: Final = ("block10", "head")
+_REGION_BUILD: Final = "1"
+
+
+def n_copies(n_photos: int) -> int:
+    """Returns how many altered copies each photo gets: the fewer photos, the more they gain from it."""
+    return 2 if n_photos <= 600 else 1
+
+
+def find_region(dataset: Dataset, learn: NDArray[np.int64], folds: NDArray[np.int64], workers: int) -> Place:
+    """Returns the place that tells the labels apart best, looking only at the photos `learn` (rows).
+
+    The result is remembered for the same photos, labels and folds.
+    """
+    step = -(-len(learn) // MOST_PHOTOS_FOR_REGION)
+    rows, folds = learn[::step], folds[::step]
+    photos = [dataset.photos[row] for row in rows]
+    recipe = Recipe((View(crop=None, size=SIZE),))
+    seen = hashlib.sha256(f"{recipe.digest} {_REGION_TAPS} build {_REGION_BUILD}".encode())
+    for photo, fold in zip(photos, folds.tolist(), strict=True):
+        seen.update(f"{photo.digest} {photo.label} {fold}\n".encode())
+
+    def search() -> NDArray[np.float32]:
+        with progress("Finding where to look", len(photos)) as done:
+            model = map_model(recipe.views[0], _REGION_TAPS).SerializeToString()
+            maps = []
+            for photo_maps in compute(photos, model, _REGION_TAPS, workers=workers):
+                maps.append([each.astype(np.float16) for each in photo_maps])
+                done()
+        stacked = [np.stack([photo_maps[depth] for photo_maps in maps]) for depth in range(len(_REGION_TAPS))]
+        aspects = [photo.width / photo.height for photo in photos]
+        place = find_place(stacked, dataset.targets[rows], folds, float(np.median(aspects)))
+        return np.array([place.x, place.y], np.float32)
+
+    x, y = remembered("region", seen.hexdigest(), search).tolist()
+    return Place(round(x, 3), round(y, 3))
+
+
+def embed_all(
+    dataset: Dataset, learn: NDArray[np.int64], place: Place, workers: int
+) -> tuple[dict[str, Recipe], Album]:
+    """Embeds all photos in every view that the looks at `place` need."""
+    looks = looks_at(place)
+    recipes = single_views(looks)
+    features = tuple(
+        embed_copies(dataset, learn, feature_model(recipe), recipe.digest, "Looking at photos", workers)
+        for recipe in recipes
+    )
+    return looks, Album(recipes, features)
+
+
+def embed_copies(
+    dataset: Dataset, learn: NDArray[np.int64], model: ModelProto, digest: str, title: str, workers: int
+) -> Embedded:
+    """Embeds all photos of `dataset`, and altered copies of those in the rows `learn`."""
+    data, copies = model.SerializeToString(), n_copies(len(dataset))
+    learn_photos = [dataset.photos[row] for row in learn]
+    with progress(title, len(dataset) + copies * len(learn)) as seen:
+        photos = embed(dataset.photos, data, digest, workers=workers, on_photo=seen)
+        altered = [
+            embed(learn_photos, data, digest, workers=workers, augmentation=Augmentation(copy), on_photo=seen)
+            for copy in range(copies)
+        ]
+    return Embedded(photos, np.stack(altered))
