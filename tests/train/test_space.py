@@ -139,6 +139,8 @@ def test_points_outside_the_cube_count_as_its_border():
         (lambda: Space({"n": Integer(1, 5)}).encode({"n": 2.5}), "'n'"),
         (lambda: Space({"n": Integer(1, 5)}).encode({"n": "two"}), "'n'"),
         (lambda: Space({"n": Integer(1, 5)}).encode({}), "'n' is missing"),
+        (lambda: Space({"x": Float(1, 5)}).encode({"x": None}), "'x'"),
+        (lambda: Space({"x": Float(1, 5)}).encode({"x": math.nan}), "'x'"),
         (lambda: Space({"c": Categorical("ab")}).encode({"c": "x"}), "'c'"),
     ],
 )

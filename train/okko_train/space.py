@@ -371,7 +371,11 @@ def _check_range(low: float, high: float) -> None:
 
 
 def _number(value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool | str) or not low <= (x := float(value)) <= high:
+    try:
+        x = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+        x = math.nan
+    if not low <= x <= high:
         raise ValueError(f"value is {value!r}; expected a number from {low:g} to {high:g}")
     return x
 
