@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["train", "evaluate", "data", "predict", "run", "completion"]
+COMMANDS = ["train", "evaluate", "data", "tune", "predict", "run", "completion"]
 
 
 def okko(*arguments, **environment):
