@@ -120,6 +120,7 @@ def invented_result(
         test=invented_evaluation(n_test, labels, rule),
         validation=invented_evaluation(400, labels, rule, seed=5),
         trials=invented_trials(n_trials),
+        chosen=n_trials // 2,
         curves=curves,
         temperature=1.31,
         variants=(
@@ -226,7 +227,7 @@ def test_without_mistakes_a_sentence_says_so() -> None:
 def test_one_trial_draws_no_path_and_says_why() -> None:
     page = render(invented_result(n_trials=1))
     assert "Fewer than two trials gave a result" in words(page)
-    assert "The best trial of 1 trial" in words(page)
+    assert "The best of 1 trial" in words(page)
 
 
 def test_no_trials_no_curves_no_skipped_photos_and_one_variant_still_make_a_page() -> None:

@@ -101,6 +101,7 @@ class TrainingResult:
         test: on photos held out from everything.
         validation: out-of-fold on the training photos, calibrated; the thresholds were chosen on these.
         trials: the swarm's trials in order.
+        chosen: number of the trial whose hyperparameters the model has.
         curves: one a fold, with the chosen hyperparameters.
         temperature: of the calibration.
         variants: float and int8.
@@ -113,6 +114,7 @@ class TrainingResult:
     test: Evaluation
     validation: Evaluation
     trials: tuple[Trial, ...]
+    chosen: int
     curves: tuple[LearningCurve, ...]
     temperature: float
     variants: tuple[Variant, ...]

@@ -58,7 +58,8 @@ TEST_FRACTION = 0.2
 MAX_FOLDS = 5
 MAX_MISTAKES_SHOWN = 12
 SHOWN_SIDE = 240
-OK_NAMES = frozenset({"ok", "good", "pass", "normal", "intact"})
+OK_WORDS = frozenset({"ok", "okay", "good", "pass", "passed", "normal", "intact", "fine", "accept", "accepted"})
+NEGATIONS = frozenset({"not", "no", "non", "un"})
 # The search must leave time for int8, export and report; a fixed part, and a part that grows with the photos.
 RESERVE_S = 8.0
 RESERVE_PER_EMBEDDING_S = 0.6
@@ -74,7 +75,7 @@ class Options:
     Attributes:
         name: of the model.
         costs: what mistakes cost.
-        ok_labels: labels that count as good; None takes the one that is named like it (OK, good, pass, normal, intact).
+        ok_labels: labels that count as good; None takes those whose name says so (see `sounds_good`).
         seed: of the split, the networks and the swarm.
         trials: how many sets of hyperparameters the swarm may try.
         budget_s: the search is cut short so that the whole run ends about then; None never cuts.
@@ -173,6 +174,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         test=test,
         validation=evaluate(variant.probability, truth[split.learn], dataset.labels, variant.rule),
         trials=tuned.trials,
+        chosen=tuned.chosen.number,
         curves=curves,
         temperature=variant.temperature,
         variants=variants,
@@ -263,7 +265,7 @@ def _learn_look(embedded: Embedded, recipe: Recipe, split: Split) -> Look:
 
 
 def _ok_labels(dataset: Dataset, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
-    labels = wanted or tuple(label for label in dataset.labels if label.lower() in OK_NAMES)
+    labels = wanted or tuple(label for label in dataset.labels if sounds_good(label))
     there = ", ".join(dataset.labels)
     if unknown := sorted(set(labels) - set(dataset.labels)):
         raise OkkoError(f"--ok names {', '.join(unknown)}, but the labels are {there}")
@@ -272,6 +274,12 @@ def _ok_labels(dataset: Dataset, wanted: tuple[str, ...] | None) -> tuple[str, .
     if len(labels) == len(dataset.labels):
         raise OkkoError(f"all labels ({there}) count as good, so there is nothing to sort out; name fewer with --ok")
     return labels
+
+
+def sounds_good(label: str) -> bool:
+    """Says whether a label's name means that the object is good: OK, ok_front, Good; but not not_ok."""
+    words = set(re.findall(r"[a-z]+", label.lower()))
+    return bool(words & OK_WORDS) and not words & NEGATIONS
 
 
 def split_photos(dataset: Dataset, *, seed: int) -> Split:

@@ -90,7 +90,7 @@ def render(result: TrainingResult) -> str:
         judging=[picture for picture in judging if picture],
         swarm=swarm,
         fewest_for_importance=FEWEST_FOR_IMPORTANCE,
-        best_trials=_best(result.trials),
+        best_trials=_listed(result.trials, result.chosen),
         hyperparameters=list(dict.fromkeys(name for trial in result.trials for name in trial.parameters)),
         learning=learning,
         variants=result.variants,
@@ -207,8 +207,10 @@ def _confusion(test: Evaluation) -> list[tuple[str, list[tuple[int, str, str]], 
     return rows
 
 
-def _best(trials: Sequence[Trial]) -> list[Trial]:
-    return sorted((trial for trial in trials if np.isfinite(trial.cost)), key=lambda trial: trial.cost)[:5]
+def _listed(trials: Sequence[Trial], chosen: int) -> list[Trial]:
+    """The best five trials, and the chosen one where it is not among them, best first."""
+    best = sorted((trial for trial in trials if np.isfinite(trial.cost)), key=lambda trial: trial.cost)
+    return best[:5] + [trial for trial in best[5:] if trial.number == chosen]
 
 
 def _why_shipped(variants: Sequence[Variant]) -> str:
