@@ -40,10 +40,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BUDGET = 20_000
-#: All of okko's rules; the first line is the default, the second what the first does without its searching half.
+#: All of okko's rules; the first line is the default.
 RULES: dict[str, dict[str, Any]] = {
     "**okko, default (learning)**": {},
-    "okko, learning without search": {"never_gathered": True},
     "okko, competitive": {"rule": "competitive"},
     "okko, SPSO-2011": {"rule": "spso2011"},
     "okko, inertia, global best": {"rule": "inertia"},
@@ -51,6 +50,23 @@ RULES: dict[str, dict[str, Any]] = {
     "okko, constriction, von Neumann": {"rule": "constriction", "topology": "von_neumann"},
     "okko, inertia, random informants": {"rule": "inertia", "topology": "random"},
     "okko, fully informed, ring": {"rule": "informed"},
+}
+#: What the default would be with one choice changed; "gathered" is not a setting, it takes the rule apart.
+CHOICES: dict[str, dict[str, Any]] = {
+    "**default**": {},
+    "the worse half learns, nobody searches": {"gathered": -1.0},
+    "the better half searches from the start": {"gathered": np.inf},
+    "20 particles": {"size": 20},
+    "30 particles": {"size": 30},
+    "60 particles": {"size": 60},
+    "100 particles": {"size": 100},
+    "walls absorb": {"walls": "absorb"},
+    "walls wrap": {"walls": "wrap"},
+    "walls: random coordinate": {"walls": "random"},
+    "Sobol start": {"start": "sobol"},
+    "Latin hypercube start": {"start": "latin"},
+    "restart after 100 generations": {"restart_after": 100},
+    "float32": {"dtype": "float32"},
 }
 LARGE: dict[str, dict[str, Any]] = {
     "**okko, default (learning)**": {},
@@ -74,11 +90,12 @@ def main(arguments: list[str]) -> None:
         results = measure_all(peers, seeds)
         parts = [
             "## The swarm",
-            f"`python -m benchmarks.swarm`: {BUDGET:,} evaluations, {seeds} seeds, each with another shift of the optimum, "
-            "40 particles. Median error (quartiles); own time is CPU time on one thread that is not spent in the "
-            f"function. Python {platform.python_version()}, numpy "
-            f"{np.__version__}, {', '.join(swarm_peers.REQUIREMENTS[1:]).replace('==', ' ')}, {processor()}.",
-            *(function_table(results, dimension) for dimension in (10, 30)),
+            f"`python -m benchmarks.swarm`: {BUDGET:,} evaluations, {seeds} seeds, each with another shift of the "
+            "optimum, 40 particles. Median error (quartiles); own time is CPU time on one thread that is not spent in "
+            f"the function. Python {platform.python_version()}, numpy {np.__version__}, "
+            f"{', '.join(swarm_peers.REQUIREMENTS[1:]).replace('==', ' ')}, {processor()}.",
+            *(function_table(f"{d} dimensions", results, d, [*RULES, *swarm_peers.PEERS]) for d in (10, 30)),
+            function_table("The default with one choice changed, 30 dimensions", results, 30, list(CHOICES)),
             large_table(results),
             memory_table(),
             weights_table(seeds),
@@ -110,20 +127,17 @@ def measure_all(peers: str, seeds: int) -> Results:
     results: Results = defaultdict(list)
     functions = list(swarm_peers.FUNCTIONS)
     small = [(function, dimension) for dimension in (10, 30) for function in functions]
-    for name in swarm_peers.PEERS:
-        runs = [(name, *where, seed, BUDGET) for where in small for seed in range(seeds)]
-        if name in ("pyswarms, tuned", "turboswarm, informed", "cmaes"):
-            runs += [(name, "sphere", 1000, seed, BUDGET) for seed in range(seeds)]
-        command = [peers, str(Path(swarm_peers.__file__)), json.dumps(runs)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        for line in done.stdout.splitlines():
-            _, function, dimension, _, result = json.loads(line)
-            results[name, function, dimension].append(result)
-        print(f"{name}: done", file=sys.stderr)
-    for name, choices in RULES.items():
+    runs = [(name, *where, seed, BUDGET) for where in small for seed in range(seeds) for name in swarm_peers.PEERS]
+    large = ("pyswarms, tuned", "turboswarm, informed", "cmaes")
+    runs += [(name, "sphere", 1000, seed, BUDGET) for seed in range(seeds) for name in large]
+    others = subprocess.Popen(
+        [peers, str(Path(swarm_peers.__file__)), json.dumps(runs)], stdout=subprocess.PIPE, text=True
+    )
+    for name, choices in (RULES | CHOICES).items():
         for function, dimension in small:
             for seed in range(seeds):
-                results[name, function, dimension].append(run(choices, function, dimension, seed))
+                if name in RULES or dimension == 30:
+                    results[name, function, dimension].append(run(choices, function, dimension, seed))
     for name, choices in LARGE.items():
         for seed in range(seeds):
             results[name, "sphere", 1000].append(run(choices, "sphere", 1000, seed))
@@ -131,13 +145,19 @@ def measure_all(peers: str, seeds: int) -> Results:
         results["okko, SeparableCMA", "sphere", 1000].append(
             swarm_peers.measure(separable, "sphere", 1000, seed, BUDGET)
         )
+    output, _ = others.communicate()
+    if others.returncode:
+        raise SystemExit("the other libraries' runs ended with an error, see above")
+    for line in output.splitlines():
+        name, function, dimension, _, result = json.loads(line)
+        results[name, function, dimension].append(result)
     return results
 
 
 def run(choices: dict[str, Any], function: str, dimension: int, seed: int) -> dict[str, float]:
     """One run of okko's swarm."""
-    choices = dict(choices)
-    usual, learning._GATHERED = learning._GATHERED, -1 if choices.pop("never_gathered", False) else learning._GATHERED
+    choices, usual = dict(choices), learning._GATHERED
+    learning._GATHERED = choices.pop("gathered", usual)
     try:
         return swarm_peers.measure(lambda *how: okko(*how, **choices), function, dimension, seed, BUDGET)
     finally:
@@ -160,16 +180,16 @@ def separable(problem: Problem, seed: int, budget: int) -> None:
         search.tell(problem(search.ask()))
 
 
-def function_table(results: Results, dimension: int) -> str:
+def function_table(title: str, results: Results, dimension: int, names: list[str]) -> str:
     """Error on each function, and own time per evaluation."""
     functions = list(swarm_peers.FUNCTIONS)
     lines = [
-        f"**{dimension} dimensions**",
+        f"**{title}**",
         "",
         f"| method | {' | '.join(functions)} | own time, µs per evaluation |",
         "|---|" + "---|" * (len(functions) + 1),
     ]
-    for name in [*RULES, *swarm_peers.PEERS]:
+    for name in names:
         runs = [results[name, function, dimension] for function in functions]
         cells = [errors(r["best"] for r in group) for group in runs]
         own = [1e6 * r["own_s"] / r["evaluations"] for group in runs for r in group]

@@ -1,13 +1,18 @@
 """What a swarm promises, for every rule: it stays in the box, repeats itself, resumes exactly, and finds the valley."""
 
+import doctest
 import io
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import okko_train.space
+import okko_train.swarm.core
 from okko_train.swarm import Settings, Stop, Swarm
 from okko_train.swarm.topology import neighbours
 
@@ -324,3 +329,19 @@ def test_settings_fill_in_what_suits_the_rule():
     assert Settings.choose(rule="constriction").inertia_at(0) == pytest.approx(0.7298, abs=1e-4)
     damped = Settings.choose(rule="inertia", inertia=(0.9, 0.5), damping=0.5)
     assert [damped.inertia_at(generation) for generation in range(3)] == [0.9, 0.25, 0.125]
+
+
+def test_every_block_of_the_handbook_page_runs():
+    page = Path(__file__).parents[2] / "docs" / "swarm.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) >= 4
+    shared = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), shared)
+
+
+@pytest.mark.parametrize("module", [okko_train.space, okko_train.swarm.core])
+def test_the_examples_in_the_docstrings_are_true(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
