@@ -69,10 +69,16 @@ def embed_all(
     looks = looks_at(place)
     recipes = single_views(looks)
     features = tuple(
-        embed_copies(dataset, learn, feature_model(recipe), recipe.digest, "Looking at photos", workers)
+        embed_copies(
+            dataset, learn, feature_model(recipe), recipe.digest, f"Looking at the {_name(recipe.views[0])}", workers
+        )
         for recipe in recipes
     )
     return looks, Album(recipes, features)
+
+
+def _name(view: View) -> str:
+    return "whole photos" if view.crop is None else f"region round {view.x:.0%}, {view.y:.0%}"
 
 
 def embed_copies(

@@ -163,7 +163,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
             seed=options.seed,
             python=platform.python_version(),
             versions={package: version(package) for package in ("okko", "numpy", "onnx", "onnxruntime", "pillow")},
-            hyperparameters=dict(tuned.chosen.parameters),
+            hyperparameters=dict(tuned.chosen.parameters) | _where(recipe),
         ),
         golden=_expected(golden, model),
         files={},
@@ -258,6 +258,16 @@ def _search(
         int8 = measured("int8", int8_model, int8_features, int8_data)
     chosen = choose(float32, int8)
     return chosen, recipe, tuned, curves, tuple(each.describe(shipped=each is chosen) for each in (float32, int8))
+
+
+def _where(recipe: Recipe) -> dict[str, bool | int | float | str]:
+    """The middle of the region that the model looks at, as shares of the photo's width and height."""
+    return {
+        name: place
+        for view in recipe.views
+        if view.crop is not None
+        for name, place in (("region_x", view.x), ("region_y", view.y))
+    }
 
 
 def _learn_look(embedded: Embedded, recipe: Recipe, split: Split) -> Look:
