@@ -115,7 +115,7 @@ def tune_network(
         asked = _share(options.search, number, len(kinds))
         asked = replace(asked, name=f"okko {kind}", identity=f"{identity} {sorted(closed.items())}")
         result = search(
-            objective.overfitting() if kind == "overfitting" else objective,
+            objective.given(closed, overfit=kind == "overfitting"),
             open_space(closed),
             asked,
             first=DEFAULTS,

@@ -7,8 +7,8 @@ are encoded once; a score is told fold by fold, so that a hopeless set can be gi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,8 +20,6 @@ from okko_train.table_encoder import TableEncoder
 from okko_train.tuned_network import Targets, TunedNetwork, train
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from okko_train.tabular import Table
@@ -86,6 +84,7 @@ class Objective:
         seed: of every training.
         gap_penalty: see `combined_cost`.
         overfit: score by the cost on the parts learnt from alone; the first step of ``two_steps``.
+        fixed: hyperparameters that are the same in every trial.
     """
 
     folds: tuple[_Fold, ...]
@@ -93,6 +92,7 @@ class Objective:
     seed: int = 0
     gap_penalty: float = 0.0
     overfit: bool = False
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -119,16 +119,23 @@ class Objective:
             folds.append(_Fold(encoder, next(encoded), learn, next(encoded), hold))
         return cls(tuple(folds), targets, seed, gap_penalty)
 
-    def overfitting(self) -> Objective:
-        """The same measurement, but of how well a network learns by heart."""
-        return replace(self, overfit=True)
+    def given(self, fixed: Mapping[str, Any], *, overfit: bool = False) -> Objective:
+        """The same measurement with some hyperparameters fixed, perhaps of how well a network learns by heart."""
+        return replace(self, fixed=dict(fixed), overfit=overfit)
 
     def __call__(self, hyperparameters: Mapping[str, Any], report: Report = lambda _folds, _cost: False) -> Score:
         """Trains one network a fold and measures it."""
         parts: list[tuple[float, float, float]] = []
         for number, fold in enumerate(self.folds, 1):
             try:
-                model = train(hyperparameters, fold.encoder, fold.train, self.targets, fold.train_rows, seed=self.seed)
+                model = train(
+                    {**self.fixed, **hyperparameters},
+                    fold.encoder,
+                    fold.train,
+                    self.targets,
+                    fold.train_rows,
+                    seed=self.seed,
+                )
             except TrainingDivergedError:
                 return FAILED
             learnt, _ = self._measure(model, fold.train, fold.train_rows)

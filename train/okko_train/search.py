@@ -24,7 +24,8 @@ from okko_models.errors import OkkoError
 from okko_train.scoring import FAILED, Score
 from okko_train.search_workers import Here, Workers
 from okko_train.space import Categorical, Float, Integer, Space
-from okko_train.swarm_sampler import MOVE, SwarmSampler
+from okko_train.swarm_history import MOVE
+from okko_train.swarm_sampler import SwarmSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

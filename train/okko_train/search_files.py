@@ -96,7 +96,7 @@ def write_plots(folder: Path, trials: Sequence[TrialResult], task: str) -> tuple
 
 
 def standing_alone(svg: str, cost_name: str) -> str:
-    """Turns a picture of the report into a file: colours for the page's variables, a ground, and the name of the cost."""
+    """Turns a picture of the report into a file: plain colours, a size, a ground, and the name of the cost."""
     style = resources.files("okko_train.report").joinpath("report.css").read_text(encoding="utf-8")
     colours: dict[str, str] = {}
     for name, value in re.findall(r"--([\w-]+):\s*(#[0-9a-f]{3,8})", style):
@@ -104,8 +104,10 @@ def standing_alone(svg: str, cost_name: str) -> str:
     coloured = re.sub(r"var\(--([\w-]+)\)", lambda match: colours[match[1]], svg)
     named = coloured.replace("log loss, nats", cost_name).replace(">log loss<", f">{cost_name.partition(',')[0]}<")
     opening, _, rest = named.partition(">")
+    _, _, width, height = opening.partition('viewBox="')[2].partition('"')[0].split()
     ground = f'<rect width="100%" height="100%" fill="{colours["card"]}"/>'
-    return f'{opening} xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif">{ground}{rest}\n'
+    more = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="system-ui, sans-serif"'
+    return f"{opening} {more}>{ground}{rest}\n"
 
 
 def _drawn(trials: Sequence[TrialResult]) -> list[Trial]:

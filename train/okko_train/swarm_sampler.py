@@ -8,27 +8,25 @@ each one is moved by itself, when the objective asks for it. What is tuned, and 
 
 from __future__ import annotations
 
-import math
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+
+from okko_train.swarm_history import MOVE, PARTICLE, History, step_of
+from okko_train.swarm_screening import Screen, place, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from optuna.distributions import BaseDistribution
     from optuna.study import Study
+    from optuna.trial import FrozenTrial, TrialState
 
-PARTICLE = "swarm:particle"
-"""System attribute of a trial: the particle that made it. A particle bears the number of its first trial's step."""
-
-MOVE = "swarm:move"
-_RETRY_OF = ("failed_trial", "fixed_trial")
+_FEWEST_TO_SCREEN: Final = 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Settings:
         first_move: longest of the random moves that stand for the one before the first.
         jitter: standard deviation of the noise on each move, which keeps a swarm that has gathered from standing still.
         mutation: chance that a category is drawn anew.
+        proposals: moves that a particle thinks of, of which it makes the most promising; see `swarm_screening`.
     """
 
     first: int = 12
@@ -54,8 +53,7 @@ class Settings:
     first_move: float = 0.15
     jitter: float = 0.02
     mutation: float = 0.1
-    local: float = 0.0
-    barebones: float = 0.0
+    proposals: int = 12
 
 
 @dataclass(frozen=True)
@@ -67,182 +65,143 @@ class _Plan:
         path: finished trials of the trial's particle, oldest first; empty for a particle that only begins.
         own: best trial of the particle, or None.
         ranking: all completed trials, best first.
+        proposal: which of the moves that the particle thought of.
     """
 
     step: int
-    path: tuple[FrozenTrial, ...]
+    path: Sequence[FrozenTrial]
     own: FrozenTrial | None
-    ranking: tuple[FrozenTrial, ...]
+    ranking: Sequence[FrozenTrial]
+    proposal: int = 0
 
 
-class SwarmSampler(BaseSampler):  # type: ignore[misc]
+class SwarmSampler(BaseSampler):
+    """A swarm for some thirty expensive trials, as Optuna's sampler.
+
+    >>> import optuna
+    >>> optuna.logging.set_verbosity(optuna.logging.ERROR)
+    >>> study = optuna.create_study(sampler=SwarmSampler(seed=1))
+    >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=30)
+    >>> study.best_value < 0.01
+    True
+
+    The same seed and the same finished trials give the same suggestions. A trial that Optuna repeats because its worker
+    died (`optuna.storages.RetryHeartbeatStaleTrialCallback`) gets the suggestions that it had.
+
+    Args:
+        seed: of all random numbers.
+        settings: see `Settings`; the defaults are those that measured best.
+    """
+
     def __init__(self, *, seed: int = 0, settings: Settings | None = None) -> None:
         self._seed = seed
         self._settings = Settings() if settings is None else settings
         self._plans: dict[int, _Plan] = {}
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        """Empty: every parameter is moved by itself, so that conditional ones need no special case."""
         return {}
 
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
+        """Empty, as `infer_relative_search_space` is."""
         return {}
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Chooses the particle that moves, and notes it in the storage."""
         trials = study.get_trials(deepcopy=False)
-        step = _step(trial, trials)
+        step, history = step_of(trial, trials), History.of(trials, study.direction)
         particle = trial.system_attrs.get(PARTICLE)
-        swarm = _Swarm(trials, study.direction)
         if particle is None:
-            particle = step if step < self._settings.first else swarm.next_particle(self._settings.size, step)
+            particle = step if step < self._settings.first else history.next_particle(self._settings.size, step)
             study._storage.set_trial_system_attr(trial._trial_id, PARTICLE, particle)
-        self._plans[trial._trial_id] = swarm.plan(step, particle)
+            study._storage.set_trial_system_attr(trial._trial_id, MOVE, len(history.path(particle)))
+        path = history.path(particle)
+        plan = _Plan(step, path, history.best_of(path), history.ranking)
+        if path and len(plan.ranking) >= _FEWEST_TO_SCREEN and self._settings.proposals > 1:
+            plan = self._most_promising(plan)
+        self._plans[trial._trial_id] = plan
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        if trial._trial_id not in self._plans:
+        """Moves one parameter."""
+        if trial._trial_id not in self._plans:  # the trial was begun by another process
             self.before_trial(study, trial)
-        plan = self._plans[trial._trial_id]
-        random = np.random.default_rng([self._seed, plan.step, zlib.crc32(param_name.encode())])
-        if isinstance(param_distribution, CategoricalDistribution):
-            return self._category(plan, param_name, param_distribution, random)
-        axis = _Axis(param_distribution)
-        return axis.decode(self._number(plan, param_name, axis, random))
+        return self._draw(self._plans[trial._trial_id], param_name, param_distribution)
 
     def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+        self,
+        study: Study,  # noqa: ARG002
+        trial: FrozenTrial,
+        state: TrialState,  # noqa: ARG002
+        values: Sequence[float] | None,  # noqa: ARG002
     ) -> None:
+        """Forgets the trial: from now on it is in the storage."""
         self._plans.pop(trial._trial_id, None)
 
-    def _begin(self, step: int, name: str, random: np.random.Generator) -> float:
+    def _most_promising(self, plan: _Plan) -> _Plan:
+        screen = Screen(plan.ranking)
+        plans = [replace(plan, proposal=number) for number in range(self._settings.proposals)]
+        points = [{name: self._draw(p, name, d) for name, d in screen.distributions.items()} for p in plans]
+        return plans[int(screen.expected_ranks(points).argmin())]
+
+    def _draw(self, plan: _Plan, name: str, distribution: BaseDistribution) -> Any:
+        key = zlib.crc32(name.encode())
+        random = np.random.default_rng([self._seed, plan.step, plan.proposal, key])
+        leader = next((trial for trial in plan.ranking if name in trial.params), None)
+        if isinstance(distribution, CategoricalDistribution):
+            if leader is None or not plan.path:
+                return distribution.choices[int(self._begin(plan.step, key, random) * len(distribution.choices))]
+            return self._category(plan, name, distribution, leader, random)
+        if leader is None or not plan.path:
+            return value_at(self._begin(plan.step, key, random), distribution)
+        return value_at(self._number(plan, name, distribution, leader, random), distribution)
+
+    def _begin(self, step: int, key: int, random: np.random.Generator) -> float:
         """A unit coordinate of a first trial: strata of a Latin hypercube, in an order that belongs to the name."""
         n = self._settings.first
         if step >= n:
             return float(random.random())
-        strata = np.random.default_rng([self._seed, zlib.crc32(name.encode())]).permutation(n)
+        strata = np.random.default_rng([self._seed, key]).permutation(n)
         return float((strata[step] + random.random()) / n)
 
-    def _number(self, plan: _Plan, name: str, axis: _Axis, random: np.random.Generator) -> float:
+    def _number(
+        self, plan: _Plan, name: str, distribution: BaseDistribution, leader: FrozenTrial, random: np.random.Generator
+    ) -> float:
+        """A unit coordinate by v = w v + c r1 (own best - x) + c r2 (best - x) (Shi and Eberhart 1998), reflected."""
         s = self._settings
-        places = [axis.encode(t.params[name], random) for t in plan.path if name in t.params]
-        leader = next((t for t in plan.ranking if name in t.params), None)
-        if leader is None or not plan.path:
-            return self._begin(plan.step, name, random)
-        best = axis.encode(leader.params[name], random)
+        places = [place(trial.params[name], distribution, random) for trial in plan.path if name in trial.params]
+        best = place(leader.params[name], distribution, random)
         here = places[-1] if places else best
-        own = axis.encode(plan.own.params[name], random) if plan.own and name in plan.own.params else here
-        pull = random.random(2) * s.attraction
-        if random.random() < s.barebones:
-            x = random.normal((own + best) / 2, abs(own - best))
-        else:
-            last = places[-1] - places[-2] if len(places) > 1 else random.uniform(-s.first_move, s.first_move)
-            inertia = s.inertia[min(len(plan.path), len(s.inertia)) - 1]
-            move = inertia * last + pull[0] * (own - here) + pull[1] * (best - here)
-            x = here + float(np.clip(move, -s.longest_move, s.longest_move))
-        x += random.normal(0, s.jitter)
-        return float(1 - abs(1 - abs(x)))  # reflection at both walls
+        own = place(plan.own.params[name], distribution, random) if plan.own and name in plan.own.params else here
+        last = places[-1] - places[-2] if len(places) > 1 else random.uniform(-s.first_move, s.first_move)
+        pull_own, pull_best = s.attraction * random.random(2)
+        move = self._inertia(plan) * last + pull_own * (own - here) + pull_best * (best - here)
+        x = here + np.clip(move, -s.longest_move, s.longest_move) + random.normal(0, s.jitter)
+        return float(np.clip(1 - abs(1 - abs(x)), 0, 1))
 
     def _category(
-        self, plan: _Plan, name: str, distribution: CategoricalDistribution, random: np.random.Generator
+        self,
+        plan: _Plan,
+        name: str,
+        distribution: CategoricalDistribution,
+        leader: FrozenTrial,
+        random: np.random.Generator,
     ) -> Any:
-        choices = distribution.choices
-        past = [t.params[name] for t in plan.path if name in t.params]
-        leader = next((t for t in plan.ranking if name in t.params), None)
-        if leader is None or not plan.path:
-            return choices[int(self._begin(plan.step, name, random) * len(choices))]
+        """The present choice, the particle's best or the best of all; the forces of a move are their chances."""
         if random.random() < self._settings.mutation:
-            return choices[int(random.integers(len(choices)))]
+            return distribution.choices[int(random.integers(len(distribution.choices)))]
         best = leader.params[name]
-        here = past[-1] if past else best
+        here = next((trial.params[name] for trial in reversed(plan.path) if name in trial.params), best)
         own = plan.own.params[name] if plan.own and name in plan.own.params else here
-        inertia = self._settings.inertia[min(len(plan.path), len(self._settings.inertia)) - 1]
-        weight = np.array([inertia, *(random.random(2) * self._settings.attraction)])
-        return (here, own, best)[int(random.choice(3, p=weight / weight.sum()))]
+        force = np.array([self._inertia(plan), *(self._settings.attraction * random.random(2))])
+        return (here, own, best)[int(random.choice(3, p=force / force.sum()))]
 
-
-class _Swarm:
-    def __init__(self, trials: Sequence[FrozenTrial], direction: StudyDirection) -> None:
-        sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
-        dead = _repeated(trials)
-        self.cost = {}
-        self.paths: dict[int, list[FrozenTrial]] = {}
-        self.flying: dict[int, int] = {}
-        for trial in trials:
-            if trial.number in dead:
-                continue
-            particle = trial.system_attrs.get(PARTICLE)
-            if particle is None:
-                if not trial.state.is_finished():
-                    continue
-                particle = _step(trial, trials)
-            if trial.state.is_finished():
-                self.paths.setdefault(particle, []).append(trial)
-            elif trial.state == TrialState.RUNNING:
-                self.flying[particle] = self.flying.get(particle, 0) + 1
-            if trial.state == TrialState.COMPLETE and trial.value is not None and not math.isnan(trial.value):
-                self.cost[trial.number] = sign * trial.value
-        self.trials = trials
-
-    def best(self, path):
-        good = [t for t in path if t.number in self.cost]
-        return min(good, key=lambda t: (self.cost[t.number], t.number), default=None)
-
-    def next_particle(self, size: int, step: int) -> int:
-        known = {}
-        for particle, path in self.paths.items():
-            b = self.best(path)
-            if b is not None:
-                known[particle] = self.cost[b.number]
-        elite = sorted(known, key=lambda p: (known[p], p))[:size]
-        if not elite:
-            return step
-        return min(elite, key=lambda p: (self.flying.get(p, 0), len(self.paths[p]), elite.index(p)))
-
-    def plan(self, step: int, particle: int) -> _Plan:
-        path = self.paths.get(particle, [])
-        everyone = [t for p in self.paths.values() for t in p if t.number in self.cost]
-        everyone.sort(key=lambda t: (self.cost[t.number], t.number))
-        return _Plan(step, tuple(path), self.best(path), tuple(everyone))
-
-
-def _is_retry(trial):
-    return "failed_trial" in trial.system_attrs
-
-
-def _repeated(trials):
-    return {n for t in trials for n in t.system_attrs.get("retry_history", ())}
-
-
-def _step(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
-    number = trial.system_attrs.get("failed_trial", trial.number)
-    return sum(1 for t in trials if t.number < number and not _is_retry(t))
-
-
-class _Axis:
-    """A numeric parameter as the unit interval."""
-
-    def __init__(self, distribution: BaseDistribution) -> None:
-        assert isinstance(distribution, FloatDistribution | IntDistribution)
-        self._distribution = distribution
-        self._grid = distribution.step
-        half = (self._grid or 0) / 2
-        self._scale = math.log if distribution.log else float
-        self._back = math.exp if distribution.log else float
-        self._low, self._high = self._scale(distribution.low - half), self._scale(distribution.high + half)
-
-    def encode(self, value: float, random: np.random.Generator) -> float:
-        """Place in [0, 1]; a value on a grid stands anywhere in its cell, or small moves would never leave it."""
-        if self._grid:
-            value = value + self._grid * random.uniform(-0.5, 0.5)
-        u = (self._scale(value) - self._low) / ((self._high - self._low) or 1)
-        return min(max(u, 0.0), 1.0)
-
-    def decode(self, unit: float) -> float | int:
-        d = self._distribution
-        value = self._back(self._low + (self._high - self._low) * unit)
-        if self._grid:
-            value = d.low + self._grid * math.floor((value - d.low) / self._grid + 0.5)
-        value = min(max(value, d.low), d.high)
-        return int(value) if isinstance(d, IntDistribution) else float(value)
+    def _inertia(self, plan: _Plan) -> float:
+        weights = self._settings.inertia
+        return weights[min(len(plan.path), len(weights)) - 1]

@@ -275,7 +275,7 @@ def _target(table: Table, name: str, task: str) -> tuple[str, NDArray[Any]]:
     if len(values) == 1:
         raise OkkoError(f"target column {name!r} is {values[0]!s} in every row; there is nothing to predict")
     if task == "auto":
-        few_whole = numeric and len(values) <= MOST_CLASSES and (values == np.round(values)).all()
+        few_whole = numeric and len(values) <= MOST_CLASSES and all(value == int(value) for value in values)
         task = "classification" if not numeric or few_whole else "regression"
     if task == "regression":
         if not numeric:
