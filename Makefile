@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench lock setup browser clean
+.PHONY: demo test lint lock setup browser clean
 
 setup: $(READY)
 
@@ -29,9 +29,6 @@ lint: $(READY)
 # The report is opened in a real browser by its tests.
 browser:
 	infra/setup/ensure-browser
-
-bench: $(READY)
-	$(BIN)/python -m benchmarks
 
 # Pins every version and its digest again; commit the result.
 lock: $(READY)

@@ -68,7 +68,7 @@ def probe(data: Path, group_by: str | None, cache: Path) -> float:
     from okko_train.dataset import load_dataset
     from okko_train.feature_graph import Recipe, View, feature_model
     from okko_train.features import embed
-    from okko_train.training import split_photos
+    from okko_train.preparation import split_photos
 
     dataset = load_dataset(data, group_by=group_by)
     recipe = Recipe((View(None, 224),))

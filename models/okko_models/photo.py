@@ -205,3 +205,10 @@ def _what_it_is(data: bytes) -> str:
     if all(32 <= byte < 128 or byte in b"\t\r\n" for byte in start):
         return "a text file"
     return "not in a format that okko knows (JPEG, PNG, BMP, WebP, TIFF)"
+
+
+def shrink(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
+    """Returns (height, width, 3) `image` with no side longer than `longest_side` pixels."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((longest_side, longest_side))
+    return np.asarray(picture)

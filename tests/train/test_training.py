@@ -1,7 +1,8 @@
 import pytest
 
 from okko_models.errors import OkkoError
-from okko_train.training import model_name, sounds_good
+from okko_train.preparation import sounds_good
+from okko_train.training import model_name
 
 
 @pytest.mark.parametrize("label", ["OK", "ok", "ok_front", "Good", "PASS", "intact-marble"])

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from okko_models.classifier import make_session
-from okko_models.photo import read_photo
+from okko_models.photo import read_photo, shrink
 from okko_train.backbone import cache_folder
 from okko_train.feature_graph import FEATURES, IMAGE
-from okko_train.golden import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from okko_models.photo import read_photo
+from okko_models.photo import read_photo, shrink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,13 +37,6 @@ def choose_golden(probability: NDArray[np.floating], truth: NDArray[np.integer])
         surest_first = of_label[np.argsort(-probability[of_label].max(axis=1), kind="stable")]
         rows += [int(surest_first[0]), int(surest_first[-1])]
     return list(dict.fromkeys(rows))
-
-
-def shrink(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
-    """Returns (height, width, 3) `image` with no side longer than `longest_side` pixels."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((longest_side, longest_side))
-    return np.asarray(picture)
 
 
 def golden_frames(photos: Sequence[Photo]) -> dict[str, bytes]:

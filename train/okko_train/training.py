@@ -25,19 +25,19 @@ from okko_models.classifier import make_session
 from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
 from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
-from okko_models.photo import read_photo
+from okko_models.photo import read_photo, shrink
 from okko_train.embedding import embed_all, embed_copies, find_region
 from okko_train.export import assemble, check_parity
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, feature_model
 from okko_train.features import compute
-from okko_train.golden import choose_golden, golden_frames, shrink
+from okko_train.golden import choose_golden, golden_frames
 from okko_train.head import Head, Hyperparameters, Projection, train_network
 from okko_train.metrics import evaluate
+from okko_train.preparation import Split, choose_ok_labels, split_photos
 from okko_train.progress import progress
 from okko_train.quantize import quantize
 from okko_train.report import render
 from okko_train.result import Example, TrainingResult
-from okko_train.splits import most_folds, stratified_folds, stratified_split
 from okko_train.tuning import CrossValidation, Look, TuningResult, tune
 from okko_train.variants import Measured, choose, measure
 
@@ -54,12 +54,8 @@ if TYPE_CHECKING:
     from okko_train.looks import Embedded
     from okko_train.result import LearningCurve, Variant
 
-TEST_FRACTION = 0.2
-MAX_FOLDS = 5
 MAX_MISTAKES_SHOWN = 12
 SHOWN_SIDE = 240
-OK_WORDS = frozenset({"ok", "okay", "good", "pass", "passed", "normal", "intact", "fine", "accept", "accepted"})
-NEGATIONS = frozenset({"not", "no", "non", "un"})
 # The search must leave time for int8, export and report; a fixed part, and a part that grows with the photos.
 RESERVE_S = 8.0
 RESERVE_PER_EMBEDDING_S = 0.6
@@ -93,15 +89,6 @@ class Options:
     command: str = ""
 
 
-@dataclass(frozen=True)
-class Split:
-    """Rows of the photos to learn from (n_learn,), to test on (n_test,), and the fold of each one to learn from."""
-
-    learn: NDArray[np.int64]
-    test: NDArray[np.int64]
-    folds: NDArray[np.int64]
-
-
 def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     """Trains on `dataset` and writes the bundle `out`.
 
@@ -111,7 +98,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     started = time.monotonic()
     check_destination(out)
     dataset.check_trainable()
-    ok_labels = _ok_labels(dataset, options.ok_labels)
+    ok_labels = choose_ok_labels(dataset, options.ok_labels)
     split = split_photos(dataset, seed=options.seed)
     truth = dataset.targets
 
@@ -272,43 +259,6 @@ def _where(recipe: Recipe) -> dict[str, bool | int | float | str]:
 
 def _learn_look(embedded: Embedded, recipe: Recipe, split: Split) -> Look:
     return Look(embedded.photos[split.learn], embedded.copies, recipe.emphasis)
-
-
-def _ok_labels(dataset: Dataset, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
-    labels = wanted or tuple(label for label in dataset.labels if sounds_good(label))
-    there = ", ".join(dataset.labels)
-    if unknown := sorted(set(labels) - set(dataset.labels)):
-        raise OkkoError(f"--ok names {', '.join(unknown)}, but the labels are {there}")
-    if not labels:
-        raise OkkoError(f"which label is good? The labels are {there}; name the good one with --ok LABEL")
-    if len(labels) == len(dataset.labels):
-        raise OkkoError(f"all labels ({there}) count as good, so there is nothing to sort out; name fewer with --ok")
-    return labels
-
-
-def sounds_good(label: str) -> bool:
-    """Says whether a label's name means that the object is good: OK, ok_front, Good; but not not_ok."""
-    words = set(re.findall(r"[a-z]+", label.lower()))
-    return bool(words & OK_WORDS) and not words & NEGATIONS
-
-
-def split_photos(dataset: Dataset, *, seed: int) -> Split:
-    """Puts a test split aside and cuts the rest into folds; groups and near-duplicates stay together.
-
-    Raises:
-        OkkoError: there are too few photos or groups of a label for that.
-    """
-    groups, truth = dataset.split_groups(), dataset.targets
-    try:
-        learn, test = stratified_split(truth, groups, fraction=TEST_FRACTION, seed=seed)
-        k = min(MAX_FOLDS, most_folds(truth[learn], groups[learn]))
-        return Split(learn, test, stratified_folds(truth[learn], groups[learn], k=k, seed=seed))
-    except ValueError as error:
-        raise OkkoError(
-            f"{dataset.root}: the photos cannot be divided into parts for learning, choosing and testing: {error}. "
-            "Each label needs photos from at least three groups (photos that look nearly the same count as one group)"
-            + (f"; or group by something else than {dataset.group_by}" if dataset.group_by else "")
-        ) from error
 
 
 def _deadline_s(started: float, embedding_s: float, budget_s: float | None) -> float:
