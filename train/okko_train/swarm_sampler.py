@@ -45,7 +45,7 @@ class Settings:
         proposals: moves that a particle thinks of, of which it makes the most promising; see `swarm_screening`.
     """
 
-    first: int = 12
+    first: int = 10
     size: int = 6
     inertia: tuple[float, ...] = (0.5, 0.4, 0.3)
     attraction: float = 1.5
