@@ -74,7 +74,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     help="Show the version and exit.",
 )
 def okko() -> None:
-    """Photos go in, a signed model comes out, and a Raspberry Pi sorts OK from KO with it, offline.
+    """Photos go in, a model comes out, and a Raspberry Pi sorts OK from KO with it, offline.
 
     \b
     okko train photos/ --out marbles.okko

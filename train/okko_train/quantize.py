@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from okko_train.dataset import Photo
 
 CALIBRATION_PHOTOS = 48
-_BACKBONE_OPERATORS = ["Conv", "Add", "GlobalAveragePool"]
+# Clip must be among them: else the values before it, which no one needs, would set the scale.
+_BACKBONE_OPERATORS = ["Conv", "Clip", "Add", "GlobalAveragePool"]
 
 
 class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
