@@ -67,7 +67,7 @@ def test_it_finds_better_than_chance():
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         study.optimize(mixed, n_trials=30)
         chance.append(study.best_value)
-    assert np.mean(np.array(swarm) < chance) >= 0.8
+    assert np.mean(swarm) < 0.75 * np.mean(chance)
 
 
 def test_maximising_is_minimising_the_negative():
@@ -155,17 +155,14 @@ def test_trials_of_others_are_learnt_from():
     assert study.best_value < 0.05
 
 
-def file_storage(path, callback):
-    """SQLite with heartbeats; the argument of the callback is called otherwise before Optuna 4.9."""
-    names = optuna.storages.RDBStorage.__init__.__annotations__
-    name = "heartbeat_stale_trial_callback"
-    name = name if name in names else "failed_trial_callback"
-    return optuna.storages.RDBStorage(f"sqlite:///{path}", heartbeat_interval=1, grace_period=2, **{name: callback})
-
-
-def retry():
-    name = "RetryHeartbeatStaleTrialCallback"
-    return getattr(optuna.storages, name, None) or optuna.storages.RetryFailedTrialCallback
+def file_storage(path):
+    """SQLite in which workers show that they are alive, and trials of dead ones are repeated."""
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{path}",
+        heartbeat_interval=1,
+        grace_period=2,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+    )
 
 
 def work(path, n, die_in=None):
@@ -174,17 +171,18 @@ def work(path, n, die_in=None):
     def objective(trial):
         cost = mixed(trial)
         if trial.number == die_in:
+            time.sleep(0.5)  # the first heartbeat must reach the storage, or Optuna never misses the second
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.005)
         return cost
 
-    study = optuna.load_study(study_name="s", storage=file_storage(path, retry()()), sampler=SwarmSampler())
+    study = optuna.load_study(study_name="s", storage=file_storage(path), sampler=SwarmSampler())
     study.optimize(objective, n_trials=n)
 
 
 def test_a_trial_of_a_killed_worker_is_repeated_with_its_suggestions_and_the_rest_is_as_if_nothing_happened(tmp_path):
     path = tmp_path / "study.db"
-    study = optuna.create_study(study_name="s", storage=file_storage(path, retry()()), sampler=SwarmSampler())
+    study = optuna.create_study(study_name="s", storage=file_storage(path), sampler=SwarmSampler())
     context = multiprocessing.get_context("spawn")
     for die_in in (13, None):
         worker = context.Process(target=work, args=(path, 4 if die_in is None else 20, die_in))
@@ -203,7 +201,7 @@ def test_a_trial_of_a_killed_worker_is_repeated_with_its_suggestions_and_the_res
 
 def test_several_processes_share_a_study_without_repeating_each_other(tmp_path):
     path = tmp_path / "study.db"
-    study = optuna.create_study(study_name="s", storage=file_storage(path, retry()()))
+    study = optuna.create_study(study_name="s", storage=file_storage(path))
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=work, args=(path, 8)) for _ in range(3)]
     for worker in workers:

@@ -37,7 +37,7 @@ def print_search(result: dict[str, Any], out: Path, *, as_json: bool) -> None:
     for name, value in (
         ("predicts", f"{result['target']} ({result['task']}, {result['rows']} rows)"),
         (skill, f"{best[skill]:.4f} on held-out rows"),
-        (result["cost_is"], f"{best['cost']:.4f} (untuned: {_short(result['cost_of_the_default'])})"),
+        (result["cost_is"], f"{_short(best['cost'])} (untuned: {_short(result['cost_of_the_default'])})"),
         ("chosen", chosen),
         ("trials", f"{len(result['trials'])} ({state}best: number {best['trial']}), {result['duration_s']:.1f} s"),
         (
