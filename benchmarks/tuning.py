@@ -218,7 +218,10 @@ def mean_rank(ranks: dict[str, dict[str, np.ndarray]], tuner: str) -> float:
 
 def p_value(one: np.ndarray, other: np.ndarray) -> str:
     """Of the hypothesis that neither is better."""
-    return f"{wilcoxon(one, other).pvalue:.3f}" if (one != other).any() else ""
+    if not (one != other).any():
+        return ""
+    p = wilcoxon(one, other).pvalue
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def gap_table(seeds: int) -> str:
