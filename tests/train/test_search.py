@@ -142,6 +142,16 @@ def test_a_search_in_a_file_goes_on_and_equals_one_that_was_never_interrupted(tm
     assert described(parts) == described(whole)
 
 
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_no_tuner_repeats_itself_after_a_resume_and_progress_counts_what_was_done(tuner, tmp_path):
+    notes = []
+    for trials in (3, 6):
+        options = Options(trials=trials, tuner=tuner, storage=tmp_path / "study.db")
+        result = search(bowl, SPACE, options, on_trial=lambda note="": notes.append(note))
+    assert len({trial.parameters["rate"] for trial in result.trials}) == 6
+    assert len(notes) == 3 + 6
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

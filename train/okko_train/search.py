@@ -131,7 +131,7 @@ def search(
         space: of the parameters.
         options: see `Options`.
         first: parameters of the first trial.
-        on_trial: told of each trial that ends.
+        on_trial: told of each trial that ends, and of those that had ended in an earlier run.
 
     Raises:
         OkkoError: the budget was over before the first trial, no trial succeeded, or the storage is in use, of another
@@ -202,6 +202,8 @@ class _Run:
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self._begun = len(study.get_trials(deepcopy=False)) - len(waiting)
         self._running: dict[int, tuple[Trial, float]] = {}
+        for _ in range(self._begun - len(unfinished)):
+            on_trial(self._note())
 
     def to_the_end(self) -> None:
         while True:
@@ -281,6 +283,9 @@ def _study(space: Space, options: Options) -> Iterator[optuna.Study]:
                 "compared; give another --storage file, or the same table and options as before"
             )
         study.set_user_attr("identity", identity)
+        if options.tuner != "swarm" and study.trials:
+            # Unlike the swarm, Optuna's samplers would begin their random numbers anew and repeat themselves.
+            study.sampler = sampler(options.tuner, options.seed + len(study.trials))
         yield study
 
 
