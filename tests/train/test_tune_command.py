@@ -86,6 +86,15 @@ def test_numbers_are_predicted_by_another_tuner_and_the_search_goes_on(iris, tmp
     assert result["model"]["outputs"] == [{"name": "prediction", "type": "float32 [N, 1]"}]
 
 
+def test_two_steps_are_told_apart(iris, tmp_path):
+    arguments = ["--run-type", "two_steps", "--trials", 4, "--folds", 2]
+    done = run(iris, "--target", "species", "--out", tmp_path / "m", *arguments)
+    result = json.loads((tmp_path / "m" / "result.json").read_text())
+    assert [(trial["step"], trial["number"]) for trial in result["trials"]] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert result["cost_of_the_default"] is None
+    assert "untuned" not in done.stdout
+
+
 def test_a_time_budget_ends_the_search(iris, tmp_path):
     run(iris, "--target", "species", "--out", tmp_path / "m", "--trials", 10_000, "--budget", 1.5, "--folds", 2)
     result = json.loads((tmp_path / "m" / "result.json").read_text())

@@ -143,7 +143,8 @@ def write_result(
             "accuracy" if classes is not None else "r2": score.skill,
         },
         "cost_is": _COST_NAME[problem.task],
-        "cost_of_the_default": found.trials[0].score.cost,
+        # The first of two steps has another cost, so there is nothing to compare with.
+        "cost_of_the_default": _cost(found.trials[0]) if len(found.steps) == 1 else None,
         "model": {
             "file": MODEL,
             "sha256": hashlib.sha256((folder / MODEL).read_bytes()).hexdigest(),
@@ -153,7 +154,7 @@ def write_result(
         },
         "plots": list(written.plots),
         "settings": settings,
-        "trials": [_trial(trial) for trial in found.trials],
+        "trials": [_trial(trial, step) for step, result in enumerate(found.steps, 1) for trial in result.trials],
         "stopped_by_budget": found.stopped_by_budget,
         "duration_s": round(duration_s, 3),
     }
@@ -180,12 +181,16 @@ def _outputs(model: TunedNetwork) -> list[dict[str, str]]:
     ]
 
 
-def _trial(trial: TrialResult) -> dict[str, Any]:
-    cost = trial.score.cost if math.isfinite(trial.score.cost) else None
+def _trial(trial: TrialResult, step: int) -> dict[str, Any]:
     return {
+        "step": step,
         "number": trial.number,
         "state": trial.state,
-        "cost": cost,
+        "cost": _cost(trial),
         "seconds": round(trial.seconds, 3),
         "hyperparameters": trial.parameters,
     }
+
+
+def _cost(trial: TrialResult) -> float | None:
+    return trial.score.cost if math.isfinite(trial.score.cost) else None

@@ -33,11 +33,13 @@ def print_search(result: dict[str, Any], out: Path, *, as_json: bool) -> None:
     table.add_column()
     skill = "accuracy" if "accuracy" in best else "r2"
     state = "stopped by the budget, " if result["stopped_by_budget"] else ""
+    default = result["cost_of_the_default"]
+    untuned = "" if default is None else f" (untuned: {_short(default)})"
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in best["hyperparameters"].items())
     for name, value in (
         ("predicts", f"{result['target']} ({result['task']}, {result['rows']} rows)"),
         (skill, f"{best[skill]:.4f} on held-out rows"),
-        (result["cost_is"], f"{_short(best['cost'])} (untuned: {_short(result['cost_of_the_default'])})"),
+        (result["cost_is"], f"{_short(best['cost'])}{untuned}"),
         ("chosen", chosen),
         ("trials", f"{len(result['trials'])} ({state}best: number {best['trial']}), {result['duration_s']:.1f} s"),
         (
