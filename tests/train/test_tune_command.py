@@ -12,6 +12,9 @@ from sklearn.datasets import load_iris
 
 from okko_models.errors import OkkoError
 from okko_train.commands.tune import tune
+from okko_train.report.svg import house_style
+from okko_train.report.swarm_plots import swarm_pictures
+from okko_train.result import Trial
 from okko_train.search_files import standing_alone
 from okko_train.tabular import read_table
 
@@ -131,8 +134,16 @@ def test_bad_usage_is_exit_2(iris, tmp_path, arguments):
 
 
 def test_a_picture_of_numbers_names_their_cost():
-    svg = '<svg viewBox="0 0 4 3"><text fill="var(--ink)">log loss, nats</text><text>log loss</text></svg>'
-    text = standing_alone(svg, "squared error / variance")
+    trials = [Trial(number, 0, {"rate": float(number)}, 1.0 + number % 3, 0.0, 0.1) for number in range(12)]
+    with house_style():
+        pictures = swarm_pictures(trials, "squared error / variance")
+    text = "".join(standing_alone(str(picture.svg)) for picture in pictures)
     assert "log loss" not in text
-    assert text.count("squared error / variance") == 2
+    assert "squared error / variance" in text
+
+
+def test_a_picture_as_a_file_stands_alone():
+    text = standing_alone('<svg viewBox="0 0 4 3"><text fill="var(--ink)">cost</text></svg>')
     assert 'fill="#' in text
+    assert "var(--" not in text
+    assert 'width="4"' in text

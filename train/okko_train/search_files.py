@@ -18,7 +18,7 @@ import onnxruntime
 
 from okko_models.errors import OkkoError
 from okko_train.report.svg import house_style
-from okko_train.report.swarm_plots import swarm_pictures
+from okko_train.report.swarm_plots import LOG_LOSS, swarm_pictures
 from okko_train.result import Trial
 from okko_train.table_encoder import input_name
 
@@ -42,7 +42,7 @@ _FILE_OF = {
     "What mattered": "importance",
     "All trials side by side": "parallel-coordinates",
 }
-_COST_NAME = {"classification": "log loss, nats", "regression": "squared error / variance"}
+_COST_NAME = {"classification": LOG_LOSS, "regression": "squared error / variance"}
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,23 @@ def write_plots(folder: Path, trials: Sequence[TrialResult], task: str) -> tuple
     """Writes the pictures of a search as SVG files, and returns their names."""
     (folder / PLOTS).mkdir(exist_ok=True)
     with house_style():
-        pictures = swarm_pictures(_drawn(trials))
+        pictures = swarm_pictures(_drawn(trials), _COST_NAME[task])
     names = []
     for picture in pictures:
         name = f"{PLOTS}/{_FILE_OF.get(picture.title, 'slice')}.svg"
-        (folder / name).write_text(standing_alone(str(picture.svg), _COST_NAME[task]), encoding="utf-8")
+        (folder / name).write_text(standing_alone(str(picture.svg)), encoding="utf-8")
         names.append(name)
     return tuple(names)
 
 
-def standing_alone(svg: str, cost_name: str) -> str:
-    """Turns a picture of the report into a file: plain colours, a size, a ground, and the name of the cost."""
+def standing_alone(svg: str) -> str:
+    """Turns a picture of the report into a file: plain colours, a size and a ground."""
     style = resources.files("okko_train.report").joinpath("report.css").read_text(encoding="utf-8")
     colours: dict[str, str] = {}
     for name, value in re.findall(r"--([\w-]+):\s*(#[0-9a-f]{3,8})", style):
         colours.setdefault(name, value)  # the light scheme stands first
     coloured = re.sub(r"var\(--([\w-]+)\)", lambda match: colours[match[1]], svg)
-    named = coloured.replace("log loss, nats", cost_name).replace(">log loss<", f">{cost_name.partition(',')[0]}<")
-    opening, _, rest = named.partition(">")
+    opening, _, rest = coloured.partition(">")
     _, _, width, height = opening.partition('viewBox="')[2].partition('"')[0].split()
     ground = f'<rect width="100%" height="100%" fill="{colours["card"]}"/>'
     more = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="system-ui, sans-serif"'

@@ -30,26 +30,32 @@ FEWEST_FOR_IMPORTANCE: Final = 8
 # Positive values that span more than this ratio are drawn on a logarithmic scale.
 _LOG_FROM_RATIO = 15
 _LOG_COSTS_FROM_RATIO = 4
+LOG_LOSS = "log loss, nats"
 
 _LONGEST_NAME = 22
 _SWITCHED_OFF = -0.14  # height below an axis that runs from 0 to 1
 
 
-def swarm_pictures(trials: Sequence[Trial]) -> list[Picture]:
-    """Returns the pictures that these trials allow: none for fewer than two that succeeded."""
+def swarm_pictures(trials: Sequence[Trial], cost_name: str = LOG_LOSS) -> list[Picture]:
+    """Returns the pictures that these trials allow: none for fewer than two that succeeded.
+
+    Args:
+        trials: in order.
+        cost_name: what their cost is, and after a comma its unit.
+    """
     good = [trial for trial in trials if math.isfinite(trial.cost)]
     if len(good) < 2:
         return []
-    pictures = [_convergence(good, failed=len(trials) - len(good))]
+    pictures = [_convergence(good, failed=len(trials) - len(good), cost_name=cost_name)]
     weight = importance(trials)
     varied = [name for name in weight if any(name in trial.parameters for trial in good)]
     varied.sort(key=lambda name: -weight[name])
     if len(trials) >= FEWEST_FOR_IMPORTANCE and varied:
-        pictures.append(_slice(good, varied[0]))
+        pictures.append(_slice(good, varied[0], cost_name))
         pictures += [_path(good, varied[0], varied[1])] if len(varied) >= 2 else []
         pictures.append(_importance(weight, len(trials)))
     if len(varied) >= 2:
-        pictures.append(_parallel(good, varied))
+        pictures.append(_parallel(good, varied, cost_name))
     return pictures
 
 
@@ -90,7 +96,7 @@ def _explained(ranks: NDArray[np.float64], group: NDArray[np.int64]) -> float:
     return max(0.0, float(1 - (within / total) * (n - 1) / (n - len(groups))))
 
 
-def _convergence(trials: Sequence[Trial], failed: int) -> Picture:
+def _convergence(trials: Sequence[Trial], failed: int, cost_name: str) -> Picture:
     axes = canvas()
     x, costs = np.array([trial.number + 1 for trial in trials]), np.array([trial.cost for trial in trials])
     best = np.minimum.accumulate(costs)
@@ -101,7 +107,7 @@ def _convergence(trials: Sequence[Trial], failed: int) -> Picture:
             axes.axvspan(start - 0.5, end - 0.5, color=Paint.LINE, alpha=0.45, zorder=0)
     axes.scatter(x, costs, s=34, color=_shades(generations), edgecolors=Paint.SOFT, linewidths=0.6, label="one trial")
     axes.step([*x, x[-1] + 0.5], [*best, best[-1]], where="post", color=Paint.ACCENT, label="best so far")
-    _cost_axis(axes, costs)
+    _cost_axis(axes, costs, cost_name)
     axes.grid(visible=False, axis="x")
     axes.set_xlim(x[0] - 0.5, x[-1] + 0.5)
     axes.xaxis.set_major_locator(whole_numbers())
@@ -116,13 +122,13 @@ def _convergence(trials: Sequence[Trial], failed: int) -> Picture:
     )
 
 
-def _cost_axis(axes: Axes, costs: NDArray[np.float64]) -> None:
-    axes.set_ylabel("log loss, nats")
+def _cost_axis(axes: Axes, costs: NDArray[np.float64], cost_name: str) -> None:
+    axes.set_ylabel(cost_name)
     if costs.min() > 0 and costs.max() > _LOG_COSTS_FROM_RATIO * costs.min():
         log_scale(axes, "y")
 
 
-def _slice(trials: Sequence[Trial], name: str) -> Picture:
+def _slice(trials: Sequence[Trial], name: str, cost_name: str) -> Picture:
     axes = canvas()
     shown = [trial for trial in trials if name in trial.parameters]
     x, costs = _place(axes, "x", name, shown), np.array([trial.cost for trial in shown])
@@ -130,7 +136,7 @@ def _slice(trials: Sequence[Trial], name: str) -> Picture:
     axes.scatter(x, costs, s=52, color=shades, edgecolors=Paint.SOFT, linewidths=0.6, label="one trial")
     best = int(costs.argmin())
     axes.plot(x[best], costs[best], "*", color=Paint.ACCENT, markersize=17, label="best", zorder=4)
-    _cost_axis(axes, costs)
+    _cost_axis(axes, costs, cost_name)
     axes.margins(0.07)
     legend_on_top(axes)
     return Picture(
@@ -194,7 +200,7 @@ def _importance(weight: dict[str, float], n: int) -> Picture:
     )
 
 
-def _parallel(trials: Sequence[Trial], names: Sequence[str]) -> Picture:
+def _parallel(trials: Sequence[Trial], names: Sequence[str], cost_name: str) -> Picture:
     names = list(names)[:8]
     axes = canvas(920, 340, left=56, right=56, bottom=52)
     columns = [_unit_column([trial.parameters.get(name) for trial in trials]) for name in names]
@@ -221,7 +227,7 @@ def _parallel(trials: Sequence[Trial], names: Sequence[str]) -> Picture:
             )
     axes.set_xlim(0, len(names))
     axes.set_ylim(-0.18 if any((heights < 0).any() for heights, _ in columns) else -0.04, 1.02)
-    axes.set_xticks(range(len(columns)), [*map(_spoken, names), "log loss"])
+    axes.set_xticks(range(len(columns)), [*map(_spoken, names), cost_name.partition(",")[0]])
     axes.tick_params(axis="x", labelcolor=Paint.INK, pad=14)
     axes.set_yticks([])
     axes.grid(visible=False)
@@ -232,7 +238,7 @@ def _parallel(trials: Sequence[Trial], names: Sequence[str]) -> Picture:
         "All trials side by side",
         inline_svg(axes, "parallel", "Parallel coordinates of all trials"),
         f"One line for each of {counted(len(trials), 'trial')}, most important hyperparameter first; the stronger the "
-        f"line, the lower its log loss, and the thick one is the best.{off}",
+        f"line, the lower its {cost_name.partition(',')[0]}, and the thick one is the best.{off}",
         wide=True,
     )
 
