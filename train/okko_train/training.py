@@ -111,14 +111,12 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     model = assemble(variant.model, head).SerializeToString()
 
     test_photos = [dataset.photos[row] for row in split.test]
+    rows = []
     with progress("Testing", len(test_photos)) as tested:
-        probability = np.stack(
-            [
-                row
-                for (row,) in compute(test_photos, model, ("probability",), workers=options.workers)
-                if tested() is None
-            ]
-        )
+        for (row,) in compute(test_photos, model, ("probability",), workers=options.workers):
+            rows.append(row)
+            tested()
+    probability = np.stack(rows)
     check_parity(head.probability(variant.features.photos[split.test]), probability)
     test = evaluate(probability, truth[split.test], dataset.labels, variant.rule)
 
