@@ -70,7 +70,7 @@ def probe(data: Path, group_by: str | None, cache: Path) -> float:
     from okko_train.preparation import split_photos
 
     dataset = load_dataset(data, group_by=group_by)
-    recipe = Recipe((View(None, 224),))
+    recipe = Recipe(View(None, 224))
     model = feature_model(recipe).SerializeToString()
     features = normalize(embed(dataset.photos, model, recipe.digest, workers=2))
     split = split_photos(dataset, seed=1)

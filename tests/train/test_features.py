@@ -17,7 +17,7 @@ from okko_train.quantize import quantize
 from okko_train.variants import Measured, choose, measure
 
 SAMPLES = Path(__file__).parents[2] / "train" / "samples" / "marbles"
-RECIPE = Recipe((View(None, 64),))
+RECIPE = Recipe(View(None, 64))
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def test_few_photos_get_more_copies_than_many():
 
 def test_int8_is_a_quarter_of_the_size_and_points_the_same_way():
     photos = load_dataset(SAMPLES / "one_rig_next_day").photos[::4]
-    recipe = Recipe((View(0.5, 224),))
+    recipe = Recipe(View(0.5, 224))
     model = feature_model(recipe)
     int8 = quantize(model, photos)
     assert int8.ByteSize() < model.ByteSize() / 3

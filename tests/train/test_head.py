@@ -1,4 +1,6 @@
 import math
+import os
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import onnx
@@ -6,6 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from okko_models.errors import OkkoError
+from okko_train import tuning
 from okko_train.calibration import softmax
 from okko_train.export import ParityError, assemble, check_parity
 from okko_train.head import Head, Projection, hyperparameter_space, train_network
@@ -145,6 +149,16 @@ def test_of_equally_good_trials_the_one_that_is_held_back_most_is_shipped():
 def test_the_number_of_workers_changes_nothing():
     one, two = (tune(cross_validation(workers=n), n_trials=14, workers=n) for n in (1, 2))
     assert [(t.parameters, t.cost) for t in one.trials] == [(t.parameters, t.cost) for t in two.trials]
+
+
+def test_a_worker_that_is_killed_is_an_error_that_a_person_can_read(monkeypatch):
+    class KillsItsWorkers(ProcessPoolExecutor):
+        def submit(self, *_):
+            return super().submit(os._exit, 9)
+
+    monkeypatch.setattr(tuning, "ProcessPoolExecutor", KillsItsWorkers)
+    with pytest.raises(OkkoError, match="memory"):
+        tune(cross_validation(), n_trials=4, workers=2)
 
 
 def test_a_deadline_that_has_passed_still_allows_one_trial():

@@ -197,8 +197,8 @@ class DecisionCost(_RowCost):
         return rows
 
     def slope(self, outputs: Array, targets: Array) -> Array:
-        """Decisions jump: there is none."""
-        raise NotImplementedError
+        """Decisions jump: there is none; `differentiable` says so before training asks."""
+        raise NotImplementedError(f"{self!r} has no slope; `expected()` has one")
 
     def expected(self) -> ExpectedCost:
         """The smooth cost for the gradient, in units of the largest entry so that L2 keeps its meaning."""

@@ -13,11 +13,13 @@ import numpy as np
 from okko_train.augment import Augmentation
 from okko_train.feature_graph import Recipe, View, feature_model, map_model
 from okko_train.features import compute, embed, remembered
-from okko_train.looks import SIZE, Album, Embedded, looks_at, single_views
+from okko_train.looks import SIZE, Embedded
 from okko_train.progress import progress
 from okko_train.region import Place, find_place
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from onnx import ModelProto
 
@@ -41,14 +43,14 @@ def find_region(dataset: Dataset, learn: NDArray[np.int64], folds: NDArray[np.in
     step = -(-len(learn) // MOST_PHOTOS_FOR_REGION)
     rows, folds = learn[::step], folds[::step]
     photos = [dataset.photos[row] for row in rows]
-    recipe = Recipe((View(crop=None, size=SIZE),))
+    recipe = Recipe(View(crop=None, size=SIZE))
     seen = hashlib.sha256(f"{recipe.digest} {_REGION_TAPS} build {_REGION_BUILD}".encode())
     for photo, fold in zip(photos, folds.tolist(), strict=True):
         seen.update(f"{photo.digest} {photo.label} {fold}\n".encode())
 
     def search() -> NDArray[np.float32]:
         with progress("Finding where to look", len(photos)) as done:
-            model = map_model(recipe.views[0], _REGION_TAPS).SerializeToString()
+            model = map_model(recipe.view, _REGION_TAPS).SerializeToString()
             maps = []
             for photo_maps in compute(photos, model, _REGION_TAPS, workers=workers):
                 maps.append([each.astype(np.float16) for each in photo_maps])
@@ -62,19 +64,16 @@ def find_region(dataset: Dataset, learn: NDArray[np.int64], folds: NDArray[np.in
     return Place(round(x, 3), round(y, 3))
 
 
-def embed_all(
-    dataset: Dataset, learn: NDArray[np.int64], place: Place, workers: int
-) -> tuple[dict[str, Recipe], Album]:
-    """Embeds all photos in every view that the looks at `place` need."""
-    looks = looks_at(place)
-    recipes = single_views(looks)
-    features = tuple(
-        embed_copies(
-            dataset, learn, feature_model(recipe), recipe.digest, f"Looking at the {_name(recipe.views[0])}", workers
+def embed_looks(
+    dataset: Dataset, learn: NDArray[np.int64], looks: Mapping[str, Recipe], workers: int
+) -> dict[str, Embedded]:
+    """Embeds all photos, and altered copies of those in the rows `learn`, once for each look."""
+    return {
+        name: embed_copies(
+            dataset, learn, feature_model(recipe), recipe.digest, f"Looking at the {_name(recipe.view)}", workers
         )
-        for recipe in recipes
-    )
-    return looks, Album(recipes, features)
+        for name, recipe in looks.items()
+    }
 
 
 def _name(view: View) -> str:

@@ -50,6 +50,10 @@ class View:
     x: float = 0.5
     y: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.size % 32:
+            raise ValueError(f"size must be a multiple of 32, else the backbone pads wrongly; got {self.size}")
+
 
 class Pooling(enum.StrEnum):
     """How a map of the backbone becomes one number a channel."""
@@ -74,64 +78,53 @@ class Pool:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which features a photo has: those of each pool, for each view in turn.
+    """Which features a photo has.
 
     Attributes:
-        views: looks at the photo, all of one size.
+        view: the look at the photo.
         pools: what is taken from the backbone.
         backbone: the pretrained network.
     """
 
-    views: tuple[View, ...]
+    view: View
     pools: tuple[Pool, ...] = (Pool(EMBEDDING),)
     backbone: Backbone = EFFICIENTNET_LITE0
 
-    def __post_init__(self) -> None:
-        if not self.views or len({view.size for view in self.views}) != 1 or self.views[0].size % 32:
-            raise ValueError(f"views must be of one size, a multiple of 32; got {self.views}")
-
     @property
     def widths(self) -> tuple[int, ...]:
-        """Number of features of each pool, for one view."""
+        """Number of features of each pool."""
         return tuple(self.backbone.taps[pool.tap].channels for pool in self.pools)
 
     @property
     def length(self) -> int:
         """Number of features of one photo."""
-        return len(self.views) * sum(self.widths)
+        return sum(self.widths)
 
     @property
     def emphasis(self) -> NDArray[np.float32]:
         """(length,) how loud each standardised feature is: all pools are equally loud, however wide they are."""
-        one_view = np.concatenate([np.full(width, width**-0.5, np.float32) for width in self.widths])
-        return np.tile(one_view, len(self.views))
+        return np.concatenate([np.full(width, width**-0.5, np.float32) for width in self.widths])
 
     @property
     def digest(self) -> str:
         """Names the numbers that this recipe computes, SHA-256."""
-        text = f"{self.views} {self.pools} {self.backbone.digest} build {_BUILD}"
+        text = f"{self.view} {self.pools} {self.backbone.digest} build {_BUILD}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def feature_model(recipe: Recipe) -> ModelProto:
     """Returns the graph from `image`, uint8 (n, height, width, 3), to `features`, float32 (n, recipe.length)."""
     graph = _Graph()
-    views = [graph.view(view) for view in recipe.views]
-    stacked = views[0] if len(views) == 1 else graph.add("Concat", views, axis=0)
     taps = tuple(dict.fromkeys(pool.tap for pool in recipe.pools))
-    subgraph = recipe.backbone.nodes(recipe.backbone.load_weights(), stacked, "backbone_", taps)
+    subgraph = recipe.backbone.nodes(recipe.backbone.load_weights(), graph.view(recipe.view), "backbone_", taps)
     graph.nodes += subgraph.nodes
     graph.initializers += subgraph.initializers
     pooled = []
     for pool in recipe.pools:
         tap, value = recipe.backbone.taps[pool.tap], subgraph.taps[pool.tap]
-        side = None if tap.stride is None else recipe.views[0].size // tap.stride
+        side = None if tap.stride is None else recipe.view.size // tap.stride
         pooled.append(value if side is None else graph.pool(value, pool.pooling, side))
     features = pooled[0] if len(pooled) == 1 else graph.add("Concat", pooled, axis=1)
-    if len(views) > 1:
-        features = graph.add("Reshape", [features, graph.integers([len(views), -1, sum(recipe.widths)])])
-        features = graph.add("Transpose", [features], perm=[1, 0, 2])
-        features = graph.add("Reshape", [features, graph.integers([0, recipe.length])])
     graph.nodes.append(helper.make_node("Identity", [features], [FEATURES], FEATURES))
     return graph.model({FEATURES: ["N", recipe.length]})
 

@@ -26,15 +26,16 @@ from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
 from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
 from okko_models.photo import read_photo, shrink
-from okko_train.embedding import embed_all, embed_copies, find_region
+from okko_train.embedding import embed_copies, embed_looks, find_region
 from okko_train.export import assemble, check_parity
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, feature_model
 from okko_train.features import compute
 from okko_train.golden import choose_golden, golden_frames
 from okko_train.head import Head, Hyperparameters, Projection, train_network
+from okko_train.looks import looks_at
 from okko_train.metrics import evaluate
 from okko_train.preparation import Split, choose_ok_labels, split_photos
-from okko_train.progress import progress
+from okko_train.progress import console, progress
 from okko_train.quantize import quantize
 from okko_train.report import render
 from okko_train.result import Example, TrainingResult
@@ -197,9 +198,9 @@ def _search(
     learn_photos = [dataset.photos[row] for row in split.learn]
     learn_truth = truth[split.learn]
 
-    def cross_validate(embedded: Mapping[str, Embedded]) -> CrossValidation:
+    def cross_validate(features: Mapping[str, Embedded]) -> CrossValidation:
         return CrossValidation.of(
-            {name: _learn_look(each, looks[name], split) for name, each in embedded.items()},
+            {name: _learn_look(each, looks[name], split) for name, each in features.items()},
             learn_truth,
             split.folds,
             n_labels=len(dataset.labels),
@@ -221,12 +222,15 @@ def _search(
         )
 
     place = find_region(dataset, split.learn, split.folds, options.workers)
-    looks, album = embed_all(dataset, split.learn, place, options.workers)
+    looks = looks_at(place)
+    embedded = embed_looks(dataset, split.learn, looks, options.workers)
     embedding_s = time.monotonic() - started
-    data = cross_validate({name: album.look(recipe) for name, recipe in looks.items()})
+    data = cross_validate(embedded)
     with progress("Searching with the swarm", options.trials) as tried:
         deadline_s = _deadline_s(started, embedding_s, options.budget_s)
         tuned = tune(data, n_trials=options.trials, workers=options.workers, deadline_s=deadline_s, on_trial=tried)
+    if tuned.stopped_by_budget:
+        console.print(f"The budget ended the search after {len(tuned.trials)} of {options.trials} trials.")
     parameters = cast("Hyperparameters", tuned.chosen.parameters)
 
     recipe = looks[parameters["look"]]
@@ -239,7 +243,7 @@ def _search(
     int8_data = cross_validate({parameters["look"]: int8_features})
     with threadpool_limits(1):
         curves = data.learning_curves(parameters)
-        float32 = measured("float32", float_model, album.look(recipe), data)
+        float32 = measured("float32", float_model, embedded[parameters["look"]], data)
         int8 = measured("int8", int8_model, int8_features, int8_data)
     chosen = choose(float32, int8)
     return chosen, recipe, tuned, curves, tuple(each.describe(shipped=each is chosen) for each in (float32, int8))
@@ -247,12 +251,7 @@ def _search(
 
 def _where(recipe: Recipe) -> dict[str, bool | int | float | str]:
     """The middle of the region that the model looks at, as shares of the photo's width and height."""
-    return {
-        name: place
-        for view in recipe.views
-        if view.crop is not None
-        for name, place in (("region_x", view.x), ("region_y", view.y))
-    }
+    return {} if recipe.view.crop is None else {"region_x": recipe.view.x, "region_y": recipe.view.y}
 
 
 def _learn_look(embedded: Embedded, recipe: Recipe, split: Split) -> Look:

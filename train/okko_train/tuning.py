@@ -12,6 +12,7 @@ import math
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -258,7 +259,12 @@ def _evaluator(data: CrossValidation, workers: int) -> Iterator[_Evaluate]:
             waiting = list(candidates)
             running = [pool.submit(_score_in_worker, waiting.pop(0)) for _ in range(min(workers, len(waiting)))]
             while running:
-                score = running.pop(0).result()
+                try:
+                    score = running.pop(0).result()
+                except BrokenProcessPool as error:
+                    raise OkkoError(
+                        "a worker process was killed, most likely because memory ran out; try again with --workers 1"
+                    ) from error
                 if waiting and time.monotonic() < deadline_s:
                     running.append(pool.submit(_score_in_worker, waiting.pop(0)))
                 yield score
