@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from okko_models.errors import OkkoError
@@ -71,10 +72,12 @@ def _from_csv(folder: Path) -> list[StoredPhoto]:
                 raise PhotoFolderError(
                     f"{path} has no column {' and no column '.join(sorted(missing))}; its first line must name both"
                 )
+            listed = [row for row in rows if row["file"]]
+            if outside := [row["file"] for row in listed if _leads_outside(row["file"])]:
+                raise PhotoFolderError(f"{path} names {outside[0]}, which is outside the folder; use paths inside it")
             return [
                 StoredPhoto(folder / row["file"], _readable(row["file"]), (row["label"] or "").strip() or None)
-                for row in rows
-                if row["file"]
+                for row in listed
             ]
     except (csv.Error, UnicodeDecodeError) as error:
         raise PhotoFolderError(f"{path} is not a table in UTF-8 ({error}); save it as CSV again") from error
@@ -87,6 +90,11 @@ def _from_folders(folder: Path) -> list[StoredPhoto]:
         if is_photo_name(path) and path.is_file() and not any(part.startswith(".") for part in parts):
             found.append(StoredPhoto(path, "/".join(parts), parts[0] if len(parts) > 1 else None))
     return found
+
+
+def _leads_outside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def _readable(name: str) -> str:

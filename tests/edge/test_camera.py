@@ -136,3 +136,10 @@ def test_a_belt_without_a_readable_photo_says_so_instead_of_turning_for_ever(tmp
     (tmp_path / "a.png").write_text("")
     with pytest.raises(CameraError, match="none of the 1 photos"):
         passing(tmp_path, 5)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "OK/../../secret.png"])
+def test_a_list_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    (tmp_path / "photos.csv").write_text(f"file,label\n{name},OK\n")
+    with pytest.raises(PhotoFolderError, match="outside"):
+        find_photos(tmp_path)
