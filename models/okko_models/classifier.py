@@ -34,6 +34,7 @@ class Classification:
         probability: one calibrated probability a label, in the manifest's order, (n_labels,) float32, sums to 1.
         probability_of_ok: summed probability of the good labels.
         embedding: (embedding_size,) float32.
+        novelty: how unlike the training photos it is; beyond 1 nothing like it was seen, 0 if the model cannot tell.
     """
 
     verdict: Verdict
@@ -41,6 +42,7 @@ class Classification:
     probability: NDArray[np.float32]
     probability_of_ok: float
     embedding: NDArray[np.float32]
+    novelty: float = 0.0
 
 
 def make_session(model: bytes, *, threads: int) -> onnxruntime.InferenceSession:
