@@ -15,6 +15,13 @@ Microseconds = Annotated[float, Meta(ge=200, le=3000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
+_PIN = r"(?:2[0-7]|1?[0-9])"  # the header's GPIO numbers, as gpiozero and the Pi's own pages count them
+_SOURCES = r"\A(?:pi(?::\d+)?|v4l2:.+|folder:.+|sim:.+)\Z"
+_TRIGGERS = rf"\A(?:motion|gpio:{_PIN}|interval:\d+(?:\.\d+)?)\Z"
+_GATES = rf"\A(?:(?:servo|relay):{_PIN}|sim|none)\Z"
+# Marks a key whose value is a place on the disk; one that starts nowhere starts at the config file's folder.
+_PLACE = {"place": True}
+
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
@@ -23,7 +30,10 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class CameraSettings(_Section, frozen=True):
     """Where frames come from."""
 
-    source: Annotated[str, Meta(description="pi, pi:N, v4l2:/dev/videoN, folder:DIR or sim:DATA")] = "pi"
+    source: Annotated[
+        str,
+        Meta(pattern=_SOURCES, description="pi, pi:N, v4l2:/dev/videoN, folder:DIR or sim:DATA", extra=_PLACE),
+    ] = "pi"
     width: Annotated[int, Meta(ge=16, le=4096, description="pixels of a frame, across")] = 640
     height: Annotated[int, Meta(ge=16, le=4096, description="pixels of a frame, down")] = 480
     frames_per_s: Annotated[float, Meta(gt=0, le=1000, description="frame rate")] = 60.0
@@ -37,7 +47,7 @@ class CameraSettings(_Section, frozen=True):
 class TriggerSettings(_Section, frozen=True):
     """When there is something to look at."""
 
-    kind: Annotated[str, Meta(description="motion, gpio:PIN or interval:SECONDS")] = "motion"
+    kind: Annotated[str, Meta(pattern=_TRIGGERS, description="motion, gpio:PIN or interval:SECONDS")] = "motion"
     settle_s: Annotated[float, Meta(gt=0, le=10, description="motion: still for so long means at rest")] = 0.06
     passing: Annotated[bool, Meta(description="motion: the belt never rests; look when a marble is in the middle")] = (
         False
@@ -50,7 +60,7 @@ class TriggerSettings(_Section, frozen=True):
 class GateSettings(_Section, frozen=True):
     """What moves, and where to. Servo positions are pulse widths; `okko calibrate` finds them."""
 
-    kind: Annotated[str, Meta(description="servo:PIN, relay:PIN, sim or none")] = "sim"
+    kind: Annotated[str, Meta(pattern=_GATES, description="servo:PIN, relay:PIN, sim or none")] = "sim"
     driver: Annotated[
         Literal["auto", "hardware", "lgpio"], Meta(description="servo: hardware PWM, exact lgpio, or the better one")
     ] = "auto"
@@ -82,7 +92,7 @@ class SortingSettings(_Section, frozen=True):
 class JournalSettings(_Section, frozen=True):
     """What is remembered."""
 
-    path: Annotated[str, Meta(description="the SQLite file; empty: in the user's state folder")] = ""
+    path: Annotated[str, Meta(description="the SQLite file; empty: in the user's state folder", extra=_PLACE)] = ""
     max_days: Annotated[float, Meta(gt=0, description="older decisions are deleted")] = 90.0
     max_mb: Annotated[float, Meta(ge=1, description="megabytes; beyond, the oldest decisions are deleted")] = 512.0
     frames: Annotated[
@@ -95,7 +105,7 @@ class OutboxSettings(_Section, frozen=True):
     """Frames worth a label, kept until there is a network."""
 
     enabled: Annotated[bool, Meta(description="keep frames worth a label")] = False
-    folder: Annotated[str, Meta(description="where; empty: in the user's state folder")] = ""
+    folder: Annotated[str, Meta(description="where; empty: in the user's state folder", extra=_PLACE)] = ""
     max_mb: Annotated[float, Meta(ge=1, description="megabytes; when full, the most ordinary go first")] = 256.0
     random_share: Annotated[Share, Meta(description="share of ordinary frames that are kept too")] = 0.01
     near_threshold: Annotated[Share, Meta(description="probability this close to a threshold is worth a label")] = 0.1
@@ -119,7 +129,7 @@ class MqttSettings(_Section, frozen=True):
     port: Annotated[int, Meta(ge=1, le=65535, description="1883, or 8883 with tls")] = 1883
     tls: Annotated[bool, Meta(description="encrypt, with the system's certificates")] = False
     username: Annotated[str, Meta(description="empty: none")] = ""
-    password_file: Annotated[str, Meta(description="file that holds the password; empty: none")] = ""
+    password_file: Annotated[str, Meta(description="file that holds the password; empty: none", extra=_PLACE)] = ""
     topic: Annotated[str, Meta(min_length=1, description="first part of every topic")] = "okko"
     discovery_prefix: Annotated[str, Meta(description="Home Assistant's; empty: no discovery")] = "homeassistant"
     device: Annotated[str, Meta(description="this device's name; empty: the host's name")] = ""
@@ -128,7 +138,9 @@ class MqttSettings(_Section, frozen=True):
 class Settings(_Section, frozen=True):
     """The whole file."""
 
-    bundle: Annotated[str, Meta(description="the model to sort with; a command-line argument goes first")] = ""
+    bundle: Annotated[
+        str, Meta(description="the model to sort with; a command-line argument goes first", extra=_PLACE)
+    ] = ""
     camera: CameraSettings = msgspec.field(default_factory=CameraSettings)
     trigger: TriggerSettings = msgspec.field(default_factory=TriggerSettings)
     gate: GateSettings = msgspec.field(default_factory=GateSettings)
