@@ -32,6 +32,7 @@ class Event(enum.StrEnum):
     UPLOADED = "uploaded"
     UPLOAD_FAILED = "upload_failures"
     MQTT_LOST = "mqtt_lost"
+    DASHBOARD_FAILED = "dashboard_failures"
 
 
 class Counters:
