@@ -1,7 +1,7 @@
 """The state as Prometheus reads it: text in the exposition format 0.0.4, base units, `_total` for what only rises.
 
-Only builds a string; the dashboard serves it. Written here because it is one page of code, where prometheus_client would
-add 5 MB to the agent's memory; the tests read it back with prometheus_client's own parser.
+Only builds a string; the dashboard serves it. Written here because it is one page of code, where prometheus_client
+would add 5 MB to the agent's memory; the tests read it back with prometheus_client's own parser.
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/.
 """
 
