@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_S = 2.0
 _CLOSE_S = 10.0
 
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS marbles (
     number INTEGER NOT NULL, unix_s REAL NOT NULL, monotonic_s REAL NOT NULL,
     verdict TEXT NOT NULL, label TEXT, probability TEXT, truth TEXT, photo TEXT, error TEXT,
     frame_sequence INTEGER, frame_digest TEXT, frame_captured_at_s REAL,
-    inference_ms REAL NOT NULL, path_ms REAL NOT NULL,
+    inference_ms REAL NOT NULL, path_ms REAL NOT NULL, outcome TEXT NOT NULL DEFAULT 'marble', novelty REAL,
     PRIMARY KEY (run, number)
 ) STRICT;
 CREATE TRIGGER IF NOT EXISTS marbles_are_never_changed BEFORE UPDATE ON marbles
@@ -80,6 +80,8 @@ class Entry:
         frame_captured_at_s: when the frame was taken, monotonic clock.
         inference_ms: time in the classifier.
         path_ms: time from the frame in hand to the gate command.
+        outcome: what lay there: "marble", "empty" or "two".
+        novelty: how unlike the training photos the frame is, as in `Classification`; None without classification.
     """
 
     number: int
@@ -96,6 +98,8 @@ class Entry:
     frame_captured_at_s: float | None
     inference_ms: float
     path_ms: float
+    outcome: str = "marble"
+    novelty: float | None = None
 
 
 def _insert(table: str, columns: Sequence[str]) -> str:
