@@ -69,7 +69,7 @@ def _camera(settings: Settings) -> Iterator[Finding]:
 
 def _gate(gate: GateSettings) -> Iterator[Finding]:
     kind, _, pin = gate.kind.partition(":")
-    if kind == "servo":
+    if kind in {"servo", "sim"}:
         if gate.min_us >= gate.max_us:
             yield Finding("gate.min_us", f"is {gate.min_us:g}; expected less than max_us, which is {gate.max_us:g}")
         else:
@@ -83,7 +83,7 @@ def _gate(gate: GateSettings) -> Iterator[Finding]:
                     )
         if gate.ok_us == gate.ko_us:
             yield Finding("gate.ok_us", "and ko_us are the same place, so nothing would be sorted")
-        if gate.driver == "hardware" and int(pin) not in HARDWARE_PWM_PINS:
+        if pin and gate.driver == "hardware" and int(pin) not in HARDWARE_PWM_PINS:
             pins = ", ".join(map(str, HARDWARE_PWM_PINS))
             yield Finding("gate.driver", f'is "hardware", which GPIO{pin} does not have; expected a servo on {pins}')
         if 0 < gate.back_to_rest_s < gate.move_s:
