@@ -1,7 +1,7 @@
 """A real Chromium that is driven: clicks, typing, and pictures, through its debugging pipe.
 
-Only what the tests of the dashboard need, over two file descriptors and JSON; `tests.browser` is for pages that are only
-looked at. Protocol: https://chromedevtools.github.io/devtools-protocol/.
+Only what the tests of the dashboard need, over two file descriptors and JSON; `tests.browser` is for pages that are
+only looked at. Protocol: https://chromedevtools.github.io/devtools-protocol/.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Browser:
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
         # Chromium reads commands from descriptor 3 and answers on 4.
-        shell = f"exec chromium \"$@\" 3<&{to_browser} 4>&{from_browser}"
+        shell = f'exec chromium "$@" 3<&{to_browser} 4>&{from_browser}'
         flags = (*_FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self._profile.name}", "about:blank")
         self._process = subprocess.Popen(
             ["bash", "-c", shell, "chromium", *flags],
@@ -135,6 +135,11 @@ class Browser:
         shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         to.write_bytes(base64.b64decode(shot["data"]))
         return to
+
+    def accessible(self) -> list[tuple[str, str]]:
+        """Returns role and name of everything on the page that a screen reader tells of."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
 
     def _call(self, method: str, *, session: str | None = "page", **parameters: Any) -> dict[str, Any]:
         self._number += 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 _MAX_FIELDS = 16
+_AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,5 @@ def problem(status: HTTPStatus, message: str, **headers: str) -> Response:
 
 def host_of(authority: str) -> str | None:
     """Returns the host of `host:port` in lower case, without brackets; None if it is not one."""
-    try:
-        parts = urlsplit(f"//{authority}")
-        parts.port  # noqa: B018 (raises what is wrong with the port)
-    except ValueError:
-        return None
-    if parts.path or parts.query or parts.fragment or parts.username is not None or not parts.hostname:
-        return None
-    return parts.hostname.rstrip(".")
+    found = _AUTHORITY.fullmatch(authority)
+    return (found["literal"] or found["name"].rstrip(".")).lower() if found else None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import h11
 
+_CLOSE_S = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -78,7 +80,8 @@ class Server:
             server.close()
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_CLOSE_S)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -91,7 +94,7 @@ class Server:
             self._open[client] += 1
         try:
             # A stranger's connection may break in any way at any time; that concerns nobody else.
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
                 if not full:
                     await self._converse(_Connection(reader, writer, self._limits), client)
         finally:
@@ -111,7 +114,8 @@ class Server:
             if request is None:
                 return
             try:
-                response = await asyncio.wait_for(self._answer(request), self._limits.answer_s)
+                async with asyncio.timeout(self._limits.answer_s):
+                    response = await self._answer(request)
             except TimeoutError:
                 response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "the device does not answer in time")
             if not await connection.send(response, head_only=request.method == "HEAD"):
@@ -137,9 +141,10 @@ class _Connection:
         try:
             # Bytes of a next request may be here already (pipelining); then the clock of the request runs at once.
             if not self._state.trailing_data[0]:
-                first = await asyncio.wait_for(self._reader.read(4096), self._limits.idle_s)
-                self._state.receive_data(first)
-            return await asyncio.wait_for(self._request(client), self._limits.request_s)
+                async with asyncio.timeout(self._limits.idle_s):
+                    self._state.receive_data(await self._reader.read(4096))
+            async with asyncio.timeout(self._limits.request_s):
+                return await self._request(client)
         except h11.RemoteProtocolError as error:
             raise _RefusedError(HTTPStatus(error.error_status_hint), "this is not a request of HTTP") from error
 
@@ -193,7 +198,8 @@ class _Connection:
         parts = [h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)]
         events = [*parts, *([] if head_only else [h11.Data(data=response.body)]), h11.EndOfMessage()]
         self._writer.write(b"".join(self._state.send(event) or b"" for event in events))
-        await asyncio.wait_for(self._writer.drain(), self._limits.send_s)
+        async with asyncio.timeout(self._limits.send_s):
+            await self._writer.drain()
         if close or self._state.our_state is not h11.DONE or self._state.their_state is not h11.DONE:
             return False
         self._state.start_next_cycle()

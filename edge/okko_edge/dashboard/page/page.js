@@ -121,7 +121,7 @@ function card(marble) {
   verdict.append(mark, NAMES[marble.verdict]);
   text.append(verdict);
   if (marble.probability_of_ok !== null) {
-    text.append(element("div", "", `${percent(marble.probability_of_ok)} sure of OK`));
+    text.append(element("div", "", `${percent(marble.probability_of_ok)} OK`));
     const meter = svg("svg", { class: "meter", viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" });
     meter.append(svg("rect", { width: marble.probability_of_ok * 100, height: 5 }));
     text.append(meter);
@@ -208,7 +208,7 @@ function showFacts() {
   if (machine.memory_bytes !== null) facts.push(["Memory", `${(machine.memory_bytes / 1e6).toFixed(0)} MB`]);
   if (machine.temperature_celsius !== null) facts.push(["Temperature", `${machine.temperature_celsius.toFixed(1)} °C`]);
   rows("facts", facts);
-  set("model", `${about.name} ${about.version} on ${about.device}`);
+  set("model", `${about.name} on ${about.device}`);
   document.title = `okko: ${about.name} on ${about.device}`;
 }
 
@@ -228,7 +228,8 @@ function openCorrection(marble) {
   set("correction-title", `Marble ${marble.number}`);
   set("correction-problem", "");
   at("correction-picture").src = `/marble.jpg?number=${marble.number}&run=${state.run}`;
-  set("correction-said", `The model said ${NAMES[marble.verdict]}, ${percent(marble.probability_of_ok)} sure of OK.`);
+  const sure = marble.probability_of_ok === null ? "" : `; it took OK for ${percent(marble.probability_of_ok)} likely`;
+  set("correction-said", `The model said ${NAMES[marble.verdict]}${sure}.`);
   at("correction-labels").replaceChildren(
     ...state.about.labels.map((label) => {
       const choice = element("label");
