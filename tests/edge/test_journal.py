@@ -139,7 +139,7 @@ def small_disk(pages):
 def test_a_full_disk_loses_entries_counts_them_and_keeps_what_was_committed(tmp_path):
     path = tmp_path / "j.sqlite"
     warnings = []
-    journal = Journal(path, RUN, warn=warnings.append, connect=small_disk(12))
+    journal = Journal(path, RUN, warn=warnings.append, connect=small_disk(18))
     for number in range(1, 301):
         journal.append(entry(number))
         time.sleep(0.0005)
