@@ -1,0 +1,66 @@
+"""Looks at the camera, trigger and gate that the settings name, by asking each part why it would not work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from okko_edge import gpio
+from okko_edge.doctor.findings import fail, ok, warn
+from okko_edge.gates import opening, sysfs_pwm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from okko_edge.doctor.findings import Line
+    from okko_edge.settings import GateSettings, Settings
+
+
+def look(settings: Settings) -> Iterator[Line]:
+    """Looks at the parts that are chosen; those that are not are nobody's concern."""
+    yield _camera(settings)
+    yield _trigger(settings.trigger.kind)
+    yield from _gate(settings.gate)
+
+
+def _camera(settings: Settings) -> Line:
+    reason = _why_no_camera(settings.camera.source.partition(":")[0])
+    if reason is None:
+        return ok("camera", settings.camera.source)
+    return fail("camera", f"{settings.camera.source}: {reason}", "mend that, or name another camera.source")
+
+
+def _why_no_camera(kind: str) -> str | None:
+    if kind == "pi":
+        from okko_edge.cameras import pi
+
+        return pi.why_not_available()
+    if kind == "v4l2":
+        from okko_edge.cameras import v4l2
+
+        return v4l2.why_not_available()
+    return None
+
+
+def _trigger(kind: str) -> Line:
+    reason = gpio.why_not_available() if kind.startswith("gpio:") else None
+    if reason is None:
+        return ok("trigger", kind)
+    return fail("trigger", f"{kind}: {reason}", "mend that, or use the trigger motion, which needs no pin")
+
+
+def _gate(gate: GateSettings) -> Iterator[Line]:
+    reason = opening.why_not_available(gate)
+    if reason is not None:
+        yield fail("gate", f"{gate.kind}: {reason}", "mend that, or try without: --gate sim")
+        return
+    kind, _, pin = gate.kind.partition(":")
+    if kind in {"sim", "none"}:
+        yield warn("gate", f"{gate.kind}: nothing will move", 'set gate.kind, for example to "servo:18"')
+        return
+    yield ok("gate", gate.kind)
+    if kind == "servo":
+        no_pwm = sysfs_pwm.why_not_available(int(pin)) if gate.driver != "lgpio" else "gate.driver is lgpio"
+        if no_pwm is None:
+            yield ok("servo pulses", f"by the processor's own PWM, GPIO{pin}")
+        else:
+            yield warn("servo pulses", f"by software, which trembles under load: {no_pwm}", "see the handbook on PWM")
