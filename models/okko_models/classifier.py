@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from okko_models.bundle import Bundle
     from okko_models.decision import Verdict
+
+
+# The last one is optional: a model that cannot tell how new a frame is has no such output.
+_OUTPUTS: Final = ("probability", "embedding", "novelty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Classifier:
         self._ok_columns = [self._labels.index(label) for label in self._rule.ok_labels]
         self.session = make_session(bundle.read(MODEL), threads=threads)
         self._check_interface()
+        self._outputs = [name for name in _OUTPUTS if name in {output.name for output in self.session.get_outputs()}]
 
     def classify(self, image: NDArray[np.uint8]) -> Classification:
         """Classifies one photo.
@@ -85,11 +90,17 @@ class Classifier:
         Args:
             image: (height, width, 3) RGB, uint8, any height and width.
         """
-        probabilities, embeddings = self.session.run(("probability", "embedding"), {"image": image[None]})
+        probabilities, embeddings, *novelties = self.session.run(self._outputs, {"image": image[None]})
         probability: NDArray[np.float32] = probabilities[0]
         ok = math.fsum(probability[self._ok_columns].tolist())
+        novelty = float(novelties[0][0]) if novelties else 0.0
         return Classification(
-            self._rule.verdict(ok), self._labels[int(probability.argmax())], probability, ok, embeddings[0]
+            verdict=self._rule.verdict(ok, novelty),
+            label=self._labels[int(probability.argmax())],
+            probability=probability,
+            probability_of_ok=ok,
+            embedding=embeddings[0],
+            novelty=novelty,
         )
 
     def by_label(self, classification: Classification) -> dict[str, float]:
@@ -123,6 +134,11 @@ class Classifier:
             raise BundleError(
                 f"{self.bundle.path}: the model has inputs {inputs} and outputs {sorted(outputs)}; "
                 "expected the input image (uint8) and the outputs probability and embedding"
+            )
+        if len(outputs.get("novelty", [None])) != 1:
+            raise BundleError(
+                f"{self.bundle.path}: the output novelty has the shape {outputs['novelty']}; "
+                "expected one number a photo, or no such output"
             )
         if outputs["probability"][-1] != len(self._labels):
             raise BundleError(

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+NOVELTY_LIMIT: Final = 1.0
+"""Every model scales its novelty so that a frame beyond this is unlike anything that it was trained on."""
 
 
 class Verdict(enum.StrEnum):
@@ -57,7 +61,7 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DecisionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Verdict OK from `ok_threshold` up, KO below `ko_threshold`, UNCERTAIN between.
+    """Verdict OK from `ok_threshold` up, KO below `ko_threshold`, UNCERTAIN between and for frames of a new kind.
 
     Attributes:
         ok_labels: the labels that count as good; their probabilities are added up.
@@ -84,8 +88,18 @@ class DecisionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Returns the summed probability of the good labels, in [0, 1]."""
         return sum(probability[label] for label in self.ok_labels)
 
-    def verdict(self, probability_of_ok: float) -> Verdict:
-        """Returns the verdict for one object; a probability that is not a number is KO, the safe side."""
+    def verdict(self, probability_of_ok: float, novelty: float = 0.0) -> Verdict:
+        """Returns the verdict for one object.
+
+        Args:
+            probability_of_ok: summed probability of the good labels; not a number gives KO, the safe side.
+            novelty: how unlike training the frame is; beyond `NOVELTY_LIMIT`, or not a number, the probability means
+                nothing and the verdict is UNCERTAIN.
+        """
+        if math.isnan(probability_of_ok):
+            return Verdict.KO
+        if not novelty <= NOVELTY_LIMIT:
+            return Verdict.UNCERTAIN
         if probability_of_ok >= self.ok_threshold:
             return Verdict.OK
         return Verdict.UNCERTAIN if probability_of_ok >= self.ko_threshold else Verdict.KO

@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -42,6 +43,43 @@ def test_a_photo_gets_probabilities_a_label_and_a_verdict(redness_bundle):
     assert between.verdict is Verdict.UNCERTAIN
     assert sum(classifier.by_label(red).values()) == pytest.approx(1)
     assert red.probability_of_ok == pytest.approx(classifier.by_label(red)["OK"])
+
+
+def with_novelty(redness_bundle, shape):
+    """The usual graph, and how green the photo is as its novelty: 1.0 at a mean green of 100."""
+    model = onnx.load_from_string(Bundle.open(redness_bundle("plain.okko")).read("model.onnx"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Constant", [], ["weights"], value=onnx.numpy_helper.from_array(GREEN)),
+            helper.make_node("MatMul", ["embedding", "weights"], ["greenness"]),
+            helper.make_node("Constant", [], ["shape"], value_ints=shape),
+            helper.make_node("Reshape", ["greenness", "shape"], ["novelty"]),
+        ]
+    )
+    shape = ["N", *shape[1:]]
+    model.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, shape))
+    return model.SerializeToString()
+
+
+GREEN = np.array([[0], [1 / 100], [0]], np.float32)
+
+
+def test_a_model_that_cannot_tell_what_is_new_to_it_says_zero(redness_bundle):
+    assert Classifier(Bundle.open(redness_bundle())).classify(photo(250)).novelty == 0
+
+
+def test_a_frame_that_the_model_finds_new_is_uncertain(redness_bundle):
+    classifier = Classifier(Bundle.open(redness_bundle(model=with_novelty(redness_bundle, [-1]))))
+    known, new = (np.full((24, 32, 3), (250, green, 20), np.uint8) for green in (90, 110))
+    assert (classifier.classify(known).verdict, classifier.classify(new).verdict) == (Verdict.OK, Verdict.UNCERTAIN)
+    assert classifier.classify(known).novelty == pytest.approx(0.9)
+    assert classifier.classify(new).novelty == pytest.approx(1.1)
+
+
+def test_a_novelty_of_another_shape_is_refused(redness_bundle):
+    bundle = Bundle.open(redness_bundle(model=with_novelty(redness_bundle, [-1, 1])))
+    with pytest.raises(BundleError, match="novelty has the shape"):
+        Classifier(bundle)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (600, 800)])

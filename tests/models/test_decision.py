@@ -19,6 +19,22 @@ def test_a_probability_that_is_not_a_number_goes_to_the_safe_side():
     assert RULE.verdict(math.nan) is Verdict.KO
 
 
+@pytest.mark.parametrize("novelty", [1.0001, 5, math.inf, math.nan])
+@pytest.mark.parametrize("probability", [1.0, 0.5, 0.0])
+def test_a_frame_unlike_anything_in_training_is_uncertain_however_sure_the_model_seems(probability, novelty):
+    assert RULE.verdict(probability, novelty) is Verdict.UNCERTAIN
+
+
+@pytest.mark.parametrize("novelty", [0.0, 0.5, 1.0])
+def test_novelty_up_to_the_limit_changes_nothing(novelty):
+    assert [RULE.verdict(p, novelty) for p in (1.0, 0.5, 0.0)] == [Verdict.OK, Verdict.UNCERTAIN, Verdict.KO]
+
+
+@pytest.mark.parametrize("novelty", [0.0, 5.0, math.nan])
+def test_without_a_probability_novelty_saves_nothing(novelty):
+    assert RULE.verdict(math.nan, novelty) is Verdict.KO
+
+
 def test_the_probabilities_of_all_good_labels_are_added_up():
     assert RULE.probability_of_ok({"OK": 0.5, "FINE": 0.25, "KO": 0.25}) == 0.75
 
