@@ -23,7 +23,7 @@ import onnxruntime
 from benchmarks.tables import replace_section
 from okko_edge.agent import Agent
 from okko_edge.camera import CameraChoice
-from okko_edge.gate import SimulatedGate
+from okko_edge.gates.simulated import SimulatedGate
 from okko_edge.journal import Journal, RunRecord
 from okko_edge.rig import RigSettings, set_up
 from okko_edge.sorter import Sorter
@@ -56,7 +56,7 @@ class Interleaved:
             self.bare_ms.append(self._bare(self._waiting))
             self._waiting = None
         frame = self._camera.read()
-        if frame is not None and self._trigger.see(frame) is not None:
+        if frame is not None and self._trigger.see(frame):
             if len(self.bare_ms) % 2:
                 self._waiting = frame
             else:
@@ -119,8 +119,8 @@ def measure(bundle: Bundle, data: Path, marbles: int) -> tuple[np.ndarray, np.nd
             journal=journal,
             labels=labels,
             clock=rig.clock,
+            listeners=[lambda decision: path_ms.append(decision.path_ms)],
         )
-        agent.on_decision = lambda decision: path_ms.append(decision.path_ms)
         agent.run()  # until the camera ends, so the last marble's bare session is timed as well
         camera.close()
         journal.close()

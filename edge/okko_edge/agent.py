@@ -1,7 +1,7 @@
 """The agent: reads the camera, lets the sorter decide, and tells everything beside the path what was decided.
 
-The order is the promise: first the gate moves, then the journal and the counters hear of it. The agent opens nothing;
-its parts are made elsewhere and given to it.
+The order is the promise: first the gate moves, then the journal and the listeners hear of it, and whatever goes wrong
+with them is counted and stops nothing. The agent opens nothing; its parts are made elsewhere and given to it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from okko_edge.camera import CameraError
+from okko_edge.events import Event
+from okko_edge.gate import Position
 from okko_edge.journal import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from okko_edge.camera import Camera
     from okko_edge.clock import Clock
+    from okko_edge.frame import Frame
     from okko_edge.sorter import Decision, Sorter
     from okko_edge.summary import Summary, Tally
+    from okko_models.decision import Verdict
 
 
 class Records(Protocol):
@@ -39,9 +43,11 @@ class Agent:
         journal: remembers.
         labels: the model's labels, in the order of its probabilities.
         clock: says when a marble was sorted.
+        listeners: hear of each decision after the gate has moved, on the sorting thread; they must return at once.
+        watchers: see each frame, after it was decided about; they must return at once.
+        heartbeat: called whenever the camera has answered, or was given up in time for the marbles that wait.
 
     Attributes:
-        on_decision: hears of each decision, after the gate has moved.
         failure: why the camera gave no more frames, None unless it failed.
     """
 
@@ -54,8 +60,10 @@ class Agent:
         journal: Records,
         labels: Sequence[str],
         clock: Clock,
+        listeners: Iterable[Callable[[Decision], None]] = (),
+        watchers: Iterable[Callable[[Frame], None]] = (),
+        heartbeat: Callable[[], object] = lambda: None,
     ) -> None:
-        self.on_decision: Callable[[Decision], None] = lambda _: None
         self.failure: str | None = None
         self._camera = camera
         self._sorter = sorter
@@ -63,6 +71,9 @@ class Agent:
         self._journal = journal
         self._labels = tuple(labels)
         self._clock = clock
+        self._listeners = (tally.add, self._remember, *listeners)
+        self._watchers = tuple(watchers)
+        self._heartbeat = heartbeat
         self._stopped = False
         self._frames = 0
 
@@ -75,13 +86,30 @@ class Agent:
         """Lets the run end after the marble that is being sorted; may be called from a signal handler."""
         self._stopped = True
 
+    @property
+    def paused(self) -> bool:
+        """Whether sorting is paused."""
+        return self._sorter.paused
+
+    def pause(self) -> None:
+        """Sorts nothing: the gate rests, and marbles that come are counted and let pass. Any thread may call it."""
+        self._sorter.paused = True
+
+    def resume(self) -> None:
+        """Sorts again. Any thread may call it."""
+        self._sorter.paused = False
+
+    def test_gate(self, verdict: Verdict) -> None:
+        """Sends the gate to a verdict's position, for a person who looks; raises `GateError` if it cannot now."""
+        self._sorter.gate.test(Position.of(verdict))
+
     def run(self, count: int | None = None) -> Summary:
-        """Sorts until `count` marbles are sorted, the camera has no more frames or fails, or `stop` is called.
+        """Sorts until there are `count` decisions, the camera has no more frames or fails, or `stop` is called.
 
         A failed camera ends the run but is not raised: the counts are still wanted. Its message is in `failure`.
         """
         start_s = time.perf_counter()
-        while not self._stopped and (count is None or self._tally.marbles < count):
+        while not self._stopped and (count is None or self._tally.decisions < count):
             try:
                 frame = self._camera.read()
             except CameraError as error:
@@ -91,35 +119,55 @@ class Agent:
                 break
             self._frames += 1
             self._note(self._sorter.see(frame))
+            self._show(frame)
+            self._beat()
         self._note(self._sorter.give_up())
         return self._tally.summary(
             frames=self._frames,
-            stale_frames=self._sorter.stale_frames,
             duration_s=time.perf_counter() - start_s,
+            events=self._sorter.counters.snapshot(),
         )
 
-    def _note(self, decision: Decision | None) -> None:
-        if decision is None:
-            return
-        self._tally.add(decision)
-        self._journal.append(self._entry(decision))
-        self.on_decision(decision)
+    def _note(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            for listener in self._listeners:
+                try:
+                    listener(decision)
+                except Exception:  # the next marble comes, whoever cannot bear to hear of this one
+                    self._sorter.counters.add(Event.LISTENER_FAILED)
 
-    def _entry(self, decision: Decision) -> Entry:
+    def _show(self, frame: Frame) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher(frame)
+            except Exception:  # likewise
+                self._sorter.counters.add(Event.LISTENER_FAILED)
+
+    def _beat(self) -> None:
+        try:
+            self._heartbeat()
+        except Exception:  # likewise
+            self._sorter.counters.add(Event.LISTENER_FAILED)
+
+    def _remember(self, decision: Decision) -> None:
         frame, said = decision.frame, decision.classification
-        return Entry(
-            number=decision.number,
-            unix_s=self._clock.unix_s(),
-            monotonic_s=decision.decided_at_s,
-            verdict=decision.verdict.value,
-            label=said.label if said else None,
-            probability=dict(zip(self._labels, said.probability.tolist(), strict=True)) if said else None,
-            truth=frame.truth if frame else None,
-            photo=frame.photo if frame else None,
-            error=decision.error,
-            frame_sequence=frame.sequence if frame else None,
-            frame_digest=hashlib.sha256(frame.image.data).hexdigest() if frame else None,
-            frame_captured_at_s=frame.captured_at_s if frame else None,
-            inference_ms=decision.inference_ms,
-            path_ms=decision.path_ms,
+        self._journal.append(
+            Entry(
+                number=decision.number,
+                unix_s=self._clock.unix_s(),
+                monotonic_s=decision.decided_at_s,
+                verdict=decision.verdict.value,
+                label=said.label if said else None,
+                probability=dict(zip(self._labels, said.probability.tolist(), strict=True)) if said else None,
+                truth=frame.truth if frame else None,
+                photo=frame.photo if frame else None,
+                error=decision.error,
+                frame_sequence=frame.sequence if frame else None,
+                frame_digest=hashlib.sha256(frame.image.data).hexdigest() if frame else None,
+                frame_captured_at_s=frame.captured_at_s if frame else None,
+                inference_ms=decision.inference_ms,
+                path_ms=decision.path_ms,
+                outcome=decision.outcome.value,
+                novelty=said.novelty if said else None,
+            )
         )

@@ -6,8 +6,13 @@ How long the path itself takes is always measured in real time, with a stopwatch
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Clock(Protocol):
@@ -52,6 +57,8 @@ class SimulatedClock:
     def __init__(self, now_s: float = 0.0, unix_s: float = 0.0) -> None:
         self._now_s = now_s
         self._ahead_s = unix_s - now_s
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
 
     def now_s(self) -> float:
         """Simulated seconds."""
@@ -62,5 +69,13 @@ class SimulatedClock:
         return self._now_s + self._ahead_s
 
     def sleep_until(self, at_s: float) -> None:
-        """Turns the clock forward to `at_s`; never back."""
+        """Turns the clock forward to `at_s`, never back, and makes the calls that are due on the way."""
+        while self._calls and self._calls[0][0] <= at_s:
+            due_s, _, call = heapq.heappop(self._calls)
+            self._now_s = max(self._now_s, due_s)
+            call()
         self._now_s = max(self._now_s, at_s)
+
+    def call_at(self, at_s: float, call: Callable[[], None]) -> None:
+        """Has `call` made when the clock shows `at_s`: what a thread would wait for with a real clock."""
+        heapq.heappush(self._calls, (at_s, next(self._order), call))

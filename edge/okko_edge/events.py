@@ -22,6 +22,7 @@ class Event(enum.StrEnum):
     UNLIKE_TRAINING = "unlike_training"
     EMPTY_SLOT = "empty_slots"
     TWO_MARBLES = "two_marbles"
+    PAUSED_MARBLE = "paused_marbles"
     GATE_FAILED = "gate_failures"
     GATE_LATE = "gate_late"
     LISTENER_FAILED = "listener_failures"

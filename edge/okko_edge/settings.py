@@ -52,6 +52,9 @@ class TriggerSettings(_Section, frozen=True):
     passing: Annotated[bool, Meta(description="motion: the belt never rests; look when a marble is in the middle")] = (
         False
     )
+    axis: Annotated[
+        Literal["across", "down"], Meta(description="motion, passing: the way that the belt moves through the view")
+    ] = "across"
     delay_s: Annotated[float, Meta(ge=0, le=60, description="gpio: from the beam to the middle of the view")] = 0.0
     active_high: Annotated[bool, Meta(description="gpio: the pin is high while the beam is broken")] = True
     debounce_s: Annotated[float, Meta(ge=0, le=1, description="gpio: edges closer together are one")] = 0.005
@@ -70,7 +73,7 @@ class GateSettings(_Section, frozen=True):
     rest_us: Annotated[Microseconds, Meta(description="servo: pulse at rest")] = 1500.0
     min_us: Annotated[Microseconds, Meta(description="servo: never a shorter pulse, the stop is there")] = 1000.0
     max_us: Annotated[Microseconds, Meta(description="servo: never a longer pulse")] = 2000.0
-    travel_s: Annotated[float, Meta(ge=0, le=60, description="from the trigger to the gate")] = 0.0
+    travel_s: Annotated[float, Meta(ge=0, le=60, description="from the middle of the view to the gate")] = 0.0
     move_s: Annotated[float, Meta(ge=0, le=5, description="servo: pulses last so long, then it is detached")] = 0.4
     back_to_rest_s: Annotated[float, Meta(ge=0, le=60, description="after a verdict, back to rest; 0: stay")] = 0.0
     fires_on: Annotated[
@@ -120,6 +123,9 @@ class DashboardSettings(_Section, frozen=True):
 
     listen: Annotated[str, Meta(description="ADDRESS:PORT; empty: none; not loopback: needs a password")] = ""
     password_hash: Annotated[str, Meta(description="made by okko config password")] = ""
+    host_names: Annotated[
+        tuple[str, ...], Meta(description="further names that the page is opened by, such as a proxy's")
+    ] = ()
 
 
 class MqttSettings(_Section, frozen=True):

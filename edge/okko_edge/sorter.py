@@ -1,20 +1,24 @@
 """The sorting path: a frame comes in, a gate command goes out, exactly one for each marble.
 
-Whatever goes wrong with a marble (the model fails, no fresh frame comes), it goes to KO, the safe side, and the
-decision says why. Nothing here waits, opens a file or talks to a network; camera, clock and gate are arguments.
+Whatever goes wrong with a marble (the model fails, no fresh frame comes, time is up), it goes to KO, the safe side, and
+the decision says why. Nothing here waits, opens a file or talks to a network; camera, clock and gate are arguments.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from okko_edge.events import Counters, Event
+from okko_edge.gate import GateError, Position
 from okko_models.decision import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from okko_edge.gate import Gate
     from okko_edge.trigger import Trigger
     from okko_models.classifier import Classification
+    from okko_models.decision import DecisionRule
 
 
 class Classifies(Protocol):
@@ -33,19 +38,28 @@ class Classifies(Protocol):
         """Classifies an image (height, width, 3) uint8 RGB."""
 
 
+class Outcome(enum.StrEnum):
+    """What was in view: one marble, nothing, or more than one."""
+
+    MARBLE = "marble"
+    EMPTY = "empty"
+    TWO = "two"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
     """What was decided about one marble.
 
     Attributes:
-        number: counts the marbles of a run from 1.
-        verdict: where the gate was sent.
+        number: counts the decisions of a run from 1.
+        verdict: where the gate was sent; of an empty slot KO, as of all that is not known to be good.
         frame: what was classified; None when no fresh frame came.
         classification: what the model said; None when it failed or had nothing to look at.
         error: what went wrong, None when nothing did.
         decided_at_s: time of the gate command, seconds on the monotonic clock.
         inference_ms: time in the classifier.
         path_ms: time from the frame in hand to the gate command.
+        outcome: what was in view; the gate rests for an empty slot, and nothing was sorted.
     """
 
     number: int
@@ -56,25 +70,35 @@ class Decision:
     decided_at_s: float
     inference_ms: float
     path_ms: float
+    outcome: Outcome = Outcome.MARBLE
+
+
+def verdict_of_two(rule: DecisionRule) -> Verdict:
+    """Where two marbles go that cannot be told apart: UNCERTAIN, or KO if the rule has no UNCERTAIN."""
+    return Verdict.UNCERTAIN if rule.ko_threshold < rule.ok_threshold else Verdict.KO
 
 
 class Sorter:
     """Takes every frame of a camera, and sends the gate somewhere once for each marble.
 
     A frame is stale when it is no newer than the one before, or was taken before the marble arrived: camera queues
-    hand out both. A stale frame is counted in `stale_frames` and never classified; when no other comes within
-    `deadline_s` of the arrival, the marble goes to KO unseen.
+    hand out both. A stale frame is counted and never classified. A marble whose fresh frame has not come, or whose
+    verdict is not there, within `deadline_s` of its arrival goes to KO.
 
     Args:
         classifier: says what a frame shows.
         trigger: says when a marble has arrived.
         gate: goes to the verdict's position.
         clock: the monotonic clock that frames are stamped with.
-        deadline_s: how long to wait for a fresh frame.
+        deadline_s: how long a marble waits for its verdict.
+        empty_labels: most probable labels that mean an empty slot.
+        two_labels: most probable labels that mean several marbles.
+        two_verdict: where several marbles go; see `verdict_of_two`.
+        counters: count what happens beside the verdicts.
         stopwatch: seconds in real time, for the timings.
 
     Raises:
-        ValueError: deadline_s is not positive.
+        ValueError: deadline_s is not positive, or several marbles would be OK.
     """
 
     def __init__(
@@ -85,75 +109,174 @@ class Sorter:
         gate: Gate,
         clock: Clock,
         deadline_s: float = 0.5,
+        empty_labels: Collection[str] = (),
+        two_labels: Collection[str] = (),
+        two_verdict: Verdict = Verdict.UNCERTAIN,
+        counters: Counters | None = None,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not deadline_s > 0:
             raise ValueError(f"deadline_s must be positive, not {deadline_s}")
-        self.stale_frames = 0
+        if two_verdict is Verdict.OK:
+            raise ValueError("two_verdict must be UNCERTAIN or KO: one of two marbles may be bad")
+        self.counters = counters or Counters()
         self._classifier = classifier
         self._trigger = trigger
-        self._gate = gate
+        self.gate = gate
         self._clock = clock
         self._deadline_s = deadline_s
+        self._empty_labels = frozenset(empty_labels)
+        self._two_labels = frozenset(two_labels)
+        self._two_verdict = two_verdict
         self._stopwatch = stopwatch
-        self._sorted = 0
+        self._decided = 0
         self._newest_s = -math.inf
-        self._arrived_at_s: float | None = None
+        self._waiting: deque[float] = deque()
+        self._paused = self._rests = False
 
-    def see(self, frame: Frame) -> Decision | None:
-        """Takes the next frame; returns the decision if this frame led to one."""
+    @property
+    def paused(self) -> bool:
+        """Whether arriving marbles are let pass unsorted."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        """May be set by any thread; the gate rests from the next frame on."""
+        self._paused = paused
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When the first marble that waits for a frame goes to KO, on the monotonic clock; None if none waits."""
+        return self._waiting[0] + self._deadline_s if self._waiting else None
+
+    def see(self, frame: Frame) -> Sequence[Decision]:
+        """Takes the next frame; returns the decisions that it led to, one a marble, most often none."""
         in_hand = self._stopwatch()
         if frame.captured_at_s <= self._newest_s:
-            return self._refuse()
+            self.counters.add(Event.STALE_FRAME)
+            return self.tick()
         self._newest_s = frame.captured_at_s
-        if self._arrived_at_s is None:
-            self._arrived_at_s = self._trigger.see(frame)
-            if self._arrived_at_s is None:
-                return None
-        if frame.captured_at_s < self._arrived_at_s:
-            return self._refuse()
-        return self._decide(frame, in_hand)
+        self._welcome(self._trigger.see(frame))
+        if not self._waiting:
+            return ()
+        now_s = self._clock.now_s()
+        decisions = self._expire(now_s)
+        due = 0
+        for arrived_s in self._waiting:
+            due += arrived_s <= frame.captured_at_s
+        if due:
+            decisions += self._sort([self._waiting.popleft() for _ in range(due)], frame, in_hand)
+        elif self._waiting and self._waiting[0] <= now_s:
+            self.counters.add(Event.STALE_FRAME)
+        return decisions
 
-    def give_up(self) -> Decision | None:
-        """Sends a marble that still waits for a frame to KO; to be called when no more frames will come."""
-        return None if self._arrived_at_s is None else self._decide(None, self._stopwatch())
+    def tick(self) -> Sequence[Decision]:
+        """Asks the trigger and the clock when there is no frame; marbles whose time is up go to KO."""
+        now_s = self._clock.now_s()
+        self._welcome(self._trigger.poll(now_s))
+        return self._expire(now_s)
 
-    def _refuse(self) -> Decision | None:
-        self.stale_frames += 1
-        if self._arrived_at_s is None or self._clock.now_s() - self._arrived_at_s < self._deadline_s:
-            return None
-        return self.give_up()
+    def give_up(self) -> Sequence[Decision]:
+        """Sends all marbles that still wait for a frame to KO; to be called when no more frames will come."""
+        self._welcome(self._trigger.poll(self._clock.now_s()))
+        return [self._lose() for _ in range(len(self._waiting))]
 
-    def _decide(self, frame: Frame | None, in_hand: float) -> Decision:
-        self._arrived_at_s = None
-        self._sorted += 1
-        verdict, classification, error = Verdict.KO, None, None
-        before = after = self._stopwatch()
-        if frame is None:
-            error = "no frame was taken after the marble arrived"
-        else:
-            try:
-                classification = self._classifier.classify(frame.image)
-            except Exception as failure:  # whatever it is, the marble is there and must go somewhere
-                error = f"classification failed: {type(failure).__name__}: {failure}"
-            after = self._stopwatch()
-        if classification is not None:
-            if math.isfinite(classification.probability_of_ok):
-                verdict = classification.verdict
-            else:
-                error = "classification failed: the model's probability is not a number"
+    def _welcome(self, arrivals: Sequence[float]) -> None:
+        if self._paused != self._rests:
+            self._rests = self._paused
+            if self._rests:
+                self._command(self.gate.rest)
+        for arrived_s in arrivals:
+            if self._paused:
+                self.counters.add(Event.PAUSED_MARBLE)
+                continue
+            self._waiting.append(arrived_s)
+            self._command(lambda: self.gate.expect(arrived_s))  # noqa: B023 (called at once)
+
+    def _expire(self, now_s: float) -> list[Decision]:
+        decisions = []
+        while self._waiting and now_s - self._waiting[0] >= self._deadline_s:
+            self.counters.add(Event.DEADLINE_MISSED)
+            decisions.append(self._lose())
+        return decisions
+
+    def _lose(self) -> Decision:
+        """Decides about the first marble that waits, which nobody has seen."""
+        in_hand = self._stopwatch()
+        error = "no frame was taken after the marble arrived"
+        return self._send(self._waiting.popleft(), Verdict.KO, Outcome.MARBLE, None, None, error, 0.0, in_hand)
+
+    def _sort(self, arrivals: Sequence[float], frame: Frame, in_hand: float) -> list[Decision]:
+        """Decides about the marbles that one frame shows."""
+        classification, error = None, None
+        before = self._stopwatch()
         try:
-            self._gate.sort(verdict)
+            classification = self._classifier.classify(frame.image)
+        except Exception as failure:  # whatever it is, the marble is there and must go somewhere
+            error = f"classification failed: {type(failure).__name__}: {failure}"
+        inference_ms = (self._stopwatch() - before) * 1000
+        if classification is not None and not math.isfinite(classification.probability_of_ok):
+            error = "classification failed: the model's probability is not a number"
+        if error is not None:
+            self.counters.add(Event.INFERENCE_FAILED)
+        elif classification is not None and classification.novelty > 1:
+            self.counters.add(Event.UNLIKE_TRAINING)
+        decisions = []
+        for arrived_s in arrivals:
+            verdict, outcome = Verdict.KO, Outcome.MARBLE
+            said = error
+            if said is None and self._clock.now_s() - arrived_s >= self._deadline_s:
+                said = f"the verdict came {self._clock.now_s() - arrived_s:.2f} s after the marble"
+                self.counters.add(Event.DEADLINE_MISSED)
+            elif said is None and classification is not None:
+                verdict, outcome = self._judge(classification, len(arrivals))
+            decisions.append(
+                self._send(arrived_s, verdict, outcome, frame, classification, said, inference_ms, in_hand)
+            )
+        return decisions
+
+    def _judge(self, said: Classification, marbles: int) -> tuple[Verdict, Outcome]:
+        if marbles > 1 or said.label in self._two_labels:
+            self.counters.add(Event.TWO_MARBLES)
+            return self._two_verdict, Outcome.TWO
+        if said.label in self._empty_labels:
+            self.counters.add(Event.EMPTY_SLOT)
+            return Verdict.KO, Outcome.EMPTY
+        return said.verdict, Outcome.MARBLE
+
+    def _send(
+        self,
+        arrived_s: float,
+        verdict: Verdict,
+        outcome: Outcome,
+        frame: Frame | None,
+        classification: Classification | None,
+        error: str | None,
+        inference_ms: float,
+        in_hand: float,
+    ) -> Decision:
+        """Commands the gate, and only then writes down what was decided."""
+        position = Position.REST if outcome is Outcome.EMPTY else Position.of(verdict)
+        try:
+            in_time = self.gate.sort(position, arrived_s)
         except Exception as failure:  # the next marble comes all the same
-            error = "; ".join(filter(None, (error, f"gate did not move: {type(failure).__name__}: {failure}")))
+            if not isinstance(failure, GateError):  # the gate counts what it knows of
+                self.counters.add(Event.GATE_FAILED)
+            moved = f"gate did not move: {type(failure).__name__}: {failure}"
+            error, verdict = "; ".join(filter(None, (error, moved))), Verdict.KO
+        else:
+            if not in_time:
+                late = "the verdict came when the marble had reached the gate"
+                error, verdict = "; ".join(filter(None, (error, late))), Verdict.KO
         done = self._stopwatch()
-        return Decision(
-            self._sorted,
-            verdict,
-            frame,
-            classification,
-            error,
-            self._clock.now_s(),
-            (after - before) * 1000,
-            (done - in_hand) * 1000,
-        )
+        self._decided += 1
+        path_ms = (done - in_hand) * 1000
+        now_s = self._clock.now_s()
+        return Decision(self._decided, verdict, frame, classification, error, now_s, inference_ms, path_ms, outcome)
+
+    def _command(self, command: Callable[[], None]) -> None:
+        """Gives the gate an order that belongs to no decision; it counts its own failures."""
+        try:
+            command()
+        except Exception:  # the marble's own command will fail too, and says so
+            return

@@ -1,20 +1,24 @@
 """Counts what a run decided, and how long that took; prints and stores nothing.
 
-Timings are kept for the latest marbles only, so that a run of a year needs no more memory than a run of an hour.
+Timings are kept for the latest marbles only, so that a run of a year needs no more memory than its first minute.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from okko_edge.events import Event
+from okko_edge.sorter import Outcome
 from okko_models.decision import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from okko_edge.sorter import Decision
 
@@ -45,6 +49,8 @@ class Summary:
     Attributes:
         marbles: how many were sorted.
         verdicts: how many of each verdict.
+        empty_slots: decisions that there was no marble.
+        two_marbles: decisions that there was more than one; they count as marbles.
         with_truth: marbles whose truth is known.
         false_ok: of those, bad ones that were let through.
         false_ko: of those, good ones that were thrown out.
@@ -55,10 +61,13 @@ class Summary:
         inference_ms: of that, the time in the classifier.
         duration_s: real time from first to last frame.
         marbles_per_s: marbles by real time.
+        events: what was counted beside the verdicts, by the names of `Event`.
     """
 
     marbles: int
     verdicts: dict[str, int]
+    empty_slots: int
+    two_marbles: int
     with_truth: int
     false_ok: int
     false_ko: int
@@ -69,6 +78,22 @@ class Summary:
     inference_ms: Percentiles | None
     duration_s: float
     marbles_per_s: float
+    events: dict[str, int]
+
+
+class _Latest:
+    """The latest times, in memory that is taken once."""
+
+    def __init__(self) -> None:
+        self._times: NDArray[np.float32] = np.zeros(KEPT_TIMINGS, dtype=np.float32)
+        self._added = 0
+
+    def add(self, time_ms: float) -> None:
+        self._times[self._added % KEPT_TIMINGS] = time_ms
+        self._added += 1
+
+    def percentiles(self) -> Percentiles | None:
+        return Percentiles.of(self._times[: min(self._added, KEPT_TIMINGS)])
 
 
 class Tally:
@@ -83,22 +108,25 @@ class Tally:
         self._labels = frozenset(labels)
         self._ok_labels = frozenset(ok_labels)
         self._verdicts: Counter[Verdict] = Counter()
+        self._outcomes: Counter[Outcome] = Counter()
         self._with_truth = self._false_ok = self._false_ko = self._errors = 0
-        self._path_ms: deque[float] = deque(maxlen=KEPT_TIMINGS)
-        self._inference_ms: deque[float] = deque(maxlen=KEPT_TIMINGS)
+        self._path_ms = _Latest()
+        self._inference_ms = _Latest()
 
     @property
-    def marbles(self) -> int:
+    def decisions(self) -> int:
         """How many were added."""
-        return self._verdicts.total()
+        return self._outcomes.total()
 
     def add(self, decision: Decision) -> None:
         """Counts one decision."""
-        self._verdicts[decision.verdict] += 1
+        self._outcomes[decision.outcome] += 1
+        if decision.outcome is not Outcome.EMPTY:
+            self._verdicts[decision.verdict] += 1
         self._errors += decision.error is not None
-        self._path_ms.append(decision.path_ms)
+        self._path_ms.add(decision.path_ms)
         if decision.classification is not None:
-            self._inference_ms.append(decision.inference_ms)
+            self._inference_ms.add(decision.inference_ms)
         truly_ok = self.truly_ok(decision)
         if truly_ok is not None:
             self._with_truth += 1
@@ -110,19 +138,23 @@ class Tally:
         truth = decision.frame.truth if decision.frame else None
         return truth in self._ok_labels if truth in self._labels else None
 
-    def summary(self, *, frames: int, stale_frames: int, duration_s: float) -> Summary:
+    def summary(self, *, frames: int, duration_s: float, events: Mapping[str, int]) -> Summary:
         """Returns the sums, with what others counted."""
+        marbles = self._verdicts.total()
         return Summary(
-            marbles=self.marbles,
+            marbles=marbles,
             verdicts={verdict.value: self._verdicts[verdict] for verdict in Verdict},
+            empty_slots=self._outcomes[Outcome.EMPTY],
+            two_marbles=self._outcomes[Outcome.TWO],
             with_truth=self._with_truth,
             false_ok=self._false_ok,
             false_ko=self._false_ko,
             errors=self._errors,
             frames=frames,
-            stale_frames=stale_frames,
-            latency_ms=Percentiles.of(self._path_ms),
-            inference_ms=Percentiles.of(self._inference_ms),
+            stale_frames=events[Event.STALE_FRAME],
+            latency_ms=self._path_ms.percentiles(),
+            inference_ms=self._inference_ms.percentiles(),
             duration_s=round(duration_s, 3),
-            marbles_per_s=round(self.marbles / duration_s, 2) if duration_s > 0 else 0.0,
+            marbles_per_s=round(marbles / duration_s, 2) if duration_s > 0 else 0.0,
+            events=dict(events),
         )

@@ -1,18 +1,25 @@
-"""Says when a marble has come to rest in view: once for each marble, not zero times, not twice.
+"""Says when a marble is in view: once for each marble, not zero times, not twice.
 
 A trigger looks at every frame and must cost next to nothing, so `MotionTrigger` compares a few hundred averaged spots
 instead of all pixels. It judges only what it sees; which frame is then classified, and what happens when none is, is
-the sorter's business.
+the sorter's business. Further triggers are in `okko_edge.triggers`.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from okko_edge.gate import HIGHEST_PIN
+from okko_models.errors import OkkoError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from okko_edge.frame import Frame
@@ -21,19 +28,76 @@ if TYPE_CHECKING:
 _ROUNDING_S = 1e-6
 
 
-class Trigger(Protocol):
-    """Decides when there is something to classify."""
+class TriggerError(OkkoError):
+    """The trigger cannot be opened."""
 
-    def see(self, frame: Frame) -> float | None:
-        """Takes the next frame; returns when a marble arrived (seconds, monotonic clock), None if none did."""
+
+class Trigger(Protocol):
+    """Decides when there is something to classify.
+
+    A time that it returns is when a marble is in the middle of the view, in seconds on the monotonic clock, each
+    marble's once. It may lie ahead. Two times at once are two marbles.
+    """
+
+    def see(self, frame: Frame) -> Sequence[float]:
+        """Takes the next frame; returns the times of marbles that were not told of yet."""
+
+    def poll(self, now_s: float) -> Sequence[float]:
+        """Returns the same when there is no frame; nothing, if it only knows what it sees."""
+
+    def close(self) -> None:
+        """Lets go of what it uses."""
+
+
+_SPELLINGS = "motion, gpio:PIN or interval:SECONDS"
+
+
+@dataclass(frozen=True)
+class TriggerChoice:
+    """Which trigger was asked for: its kind, and the GPIO number or the seconds that belong to it."""
+
+    kind: str
+    pin: int | None = None
+    period_s: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TriggerChoice:
+        """Reads what `--trigger` or the key `trigger.kind` says: "motion", "gpio:23" or "interval:0.5".
+
+        Raises:
+            ValueError: no such kind of trigger, no such pin, or no time.
+        """
+        kind, _, argument = text.partition(":")
+        if text == "motion":
+            return cls(kind)
+        if kind == "gpio":
+            if not re.fullmatch(r"[0-9]{1,2}", argument) or int(argument) > HIGHEST_PIN:
+                raise ValueError(f"trigger {text!r} names no pin; expected a GPIO number from 0 to 27, as in gpio:23")
+            return cls(kind, pin=int(argument))
+        if kind == "interval":
+            if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", argument) or not float(argument) > 0:
+                raise ValueError(f"trigger {text!r} names no time; expected seconds, as in interval:0.5")
+            return cls(kind, period_s=float(argument))
+        raise ValueError(f"there is no trigger {text!r}; expected {_SPELLINGS}")
+
+    def __str__(self) -> str:
+        arguments = [f"{value:g}" for value in (self.pin, self.period_s) if value is not None]
+        return ":".join([self.kind, *arguments])
 
 
 class EveryFrame:
     """Each frame shows another marble: for cameras that show stored photos one after another."""
 
-    def see(self, frame: Frame) -> float:
+    def see(self, frame: Frame) -> Sequence[float]:
         """Returns the time of the frame."""
-        return frame.captured_at_s
+        return (frame.captured_at_s,)
+
+    def poll(self, now_s: float) -> Sequence[float]:  # noqa: ARG002
+        """Nothing arrives unseen."""
+        return ()
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class MotionTrigger:
@@ -76,8 +140,8 @@ class MotionTrigger:
         self._still_since_s: float | None = None
         self._moved = True
 
-    def see(self, frame: Frame) -> float | None:
-        """Takes the next frame; returns its time if the belt has settled with it, None otherwise."""
+    def see(self, frame: Frame) -> Sequence[float]:
+        """Takes the next frame; returns its time if the belt has settled with it."""
         spots = thumbnail(frame.image)
         at_s = frame.captured_at_s
         if self._is_moving(spots):
@@ -86,11 +150,18 @@ class MotionTrigger:
             self._still_since_s = at_s if self._previous is None else self._previous_at_s
         self._previous, self._previous_at_s = spots, at_s
         if not self._moved or self._still_since_s is None:
-            return None
+            return ()
         if at_s - self._still_since_s < self._settle_s - _ROUNDING_S:
-            return None
+            return ()
         self._moved = False
-        return at_s
+        return (at_s,)
+
+    def poll(self, now_s: float) -> Sequence[float]:  # noqa: ARG002
+        """Nothing arrives unseen."""
+        return ()
+
+    def close(self) -> None:
+        """Does nothing."""
 
     def _is_moving(self, spots: NDArray[np.float32]) -> bool:
         if self._previous is None:

@@ -52,14 +52,14 @@ def test_a_run_of_any_length_keeps_only_the_latest_timings():
     tally = Tally(LABELS, ["OK"])
     for path_ms in [1000.0] * 5 + [1.0] * 10_000:
         tally.add(decision(Verdict.OK, path_ms=path_ms))
-    summary = tally.summary(frames=20_000, stale_frames=3, duration_s=10)
+    summary = tally.summary(frames=20_000, duration_s=10, events={"stale_frames": 3})
     assert summary.marbles == 10_005
     assert summary.latency_ms == Percentiles(1, 1, 1)
     assert (summary.marbles_per_s, summary.frames, summary.stale_frames) == (1000.5, 20_000, 3)
 
 
 def test_a_run_without_marbles_has_no_timings():
-    summary = Tally(LABELS, ["OK"]).summary(frames=0, stale_frames=0, duration_s=0)
+    summary = Tally(LABELS, ["OK"]).summary(frames=0, duration_s=0, events={"stale_frames": 0})
     assert summary.latency_ms is None
     assert summary.marbles_per_s == 0
     assert summary.verdicts == {"OK": 0, "KO": 0, "UNCERTAIN": 0}

@@ -9,8 +9,10 @@ import pytest
 from okko_edge.agent import Agent
 from okko_edge.camera import CameraError, Slot
 from okko_edge.clock import SimulatedClock
+from okko_edge.events import Event
 from okko_edge.frame import Frame
-from okko_edge.gate import GateError, SimulatedGate
+from okko_edge.gate import GateError, Position
+from okko_edge.gates.simulated import SimulatedGate
 from okko_edge.simulator import Belt, SimulatedCamera, SimulatedConveyor
 from okko_edge.sorter import Sorter
 from okko_edge.summary import Tally
@@ -29,8 +31,11 @@ class Arrival:
         self.at_s = at_s
 
     def see(self, frame):
+        return self.poll(frame.captured_at_s)
+
+    def poll(self, now_s):
         at_s, self.at_s = self.at_s, None
-        return at_s
+        return () if at_s is None else (at_s,)
 
 
 class Remembering:
@@ -86,7 +91,7 @@ def test_a_thousand_marbles_get_exactly_one_verdict_each_in_order(classifier):
         expected.append((number + 1, f"{number}.png", verdict))
     _, summary, entries, gate = run_agent(classifier, slots)
     assert [(entry.number, entry.photo, entry.verdict) for entry in entries] == expected
-    assert [move.verdict for move in gate.moves] == [verdict for _, _, verdict in expected]
+    assert [move.position for move in gate.moves] == [verdict for _, _, verdict in expected]
     assert summary.marbles == 1000
     assert summary.false_ok == summary.false_ko == summary.errors == summary.stale_frames == 0
     assert summary.with_truth == sum(slot.truth is not None for slot in slots)
@@ -95,9 +100,11 @@ def test_a_thousand_marbles_get_exactly_one_verdict_each_in_order(classifier):
 @pytest.mark.parametrize(("image", "verdict"), [(BRIGHT, "OK"), (DARK, "KO"), (GREY, "UNCERTAIN")])
 def test_the_gate_goes_where_the_verdict_says(classifier, image, verdict):
     sorter, gate = make_sorter(classifier)
-    decision = sorter.see(Frame(image, 1.0, 0))
+    (decision,) = sorter.see(Frame(image, 1.0, 0))
     assert decision.verdict == verdict
-    assert [(move.verdict, move.angle_deg) for move in gate.moves] == [(verdict, gate.angles.of(Verdict(verdict)))]
+    assert [(move.position, move.pulse_us) for move in gate.moves] == [
+        (verdict, gate.servo.widths.of(Position(verdict)))
+    ]
 
 
 def test_a_marble_whose_classification_fails_goes_to_the_safe_side_and_is_counted(classifier):
@@ -117,18 +124,19 @@ def test_a_probability_that_is_not_a_number_goes_to_the_safe_side(classifier):
             return replace(classifier.classify(image), probability_of_ok=math.nan, verdict=Verdict.OK)
 
     sorter, gate = make_sorter(Confused())
-    decision = sorter.see(Frame(BRIGHT, 1.0, 0))
+    (decision,) = sorter.see(Frame(BRIGHT, 1.0, 0))
     assert decision.verdict is Verdict.KO
     assert "not a number" in decision.error
-    assert gate.moves[0].verdict is Verdict.KO
+    assert gate.moves[0].position is Position.KO
 
 
 def test_a_gate_that_does_not_move_stops_nothing(classifier):
     class Stuck(SimulatedGate):
-        def sort(self, verdict):
-            super().sort(verdict)
+        def sort(self, position, arrived_at_s):
+            super().sort(position, arrived_at_s)
             if len(self.moves) == 1:
                 raise GateError("no pulse")
+            return True
 
     gate = Stuck(SimulatedClock())
     _, summary, entries, _ = run_agent(classifier, [Slot(BRIGHT), Slot(DARK)], gate=gate)
@@ -140,34 +148,34 @@ def test_frames_taken_before_the_marble_arrived_are_refused_and_counted(classifi
     sorter, gate = make_sorter(classifier, trigger=Arrival(5.0), clock=SimulatedClock(5.0))
     queued = [Frame(BRIGHT, 4.8, 0), Frame(BRIGHT, 4.9, 1), Frame(DARK, 5.02, 2)]
     decisions = [sorter.see(frame) for frame in queued]
-    assert decisions[:2] == [None, None]
-    assert decisions[2].verdict is Verdict.KO
-    assert decisions[2].frame.sequence == 2
-    assert sorter.stale_frames == 2
+    assert [len(found) for found in decisions] == [0, 0, 1]
+    assert decisions[2][0].verdict is Verdict.KO
+    assert decisions[2][0].frame.sequence == 2
+    assert sorter.counters[Event.STALE_FRAME] == 2
     assert len(gate.moves) == 1
 
 
 def test_a_frame_that_is_handed_out_twice_is_one_marble(classifier):
     sorter, _ = make_sorter(classifier)
     frame = Frame(BRIGHT, 1.0, 0)
-    assert sorter.see(frame) is not None
-    assert sorter.see(frame) is None
-    assert sorter.see(Frame(BRIGHT, 0.5, 1)) is None
-    assert sorter.stale_frames == 2
+    assert len(sorter.see(frame)) == 1
+    assert not sorter.see(frame)
+    assert not sorter.see(Frame(BRIGHT, 0.5, 1))
+    assert sorter.counters[Event.STALE_FRAME] == 2
 
 
 def test_a_marble_with_no_fresh_frame_goes_to_the_safe_side_when_time_is_up(classifier):
     clock = SimulatedClock(5.0)
     sorter, gate = make_sorter(classifier, trigger=Arrival(5.0), clock=clock, deadline_s=0.3)
-    assert sorter.see(Frame(BRIGHT, 4.5, 0)) is None
+    assert not sorter.see(Frame(BRIGHT, 4.5, 0))
     clock.sleep_until(5.2)
-    assert sorter.see(Frame(BRIGHT, 4.6, 1)) is None
+    assert not sorter.see(Frame(BRIGHT, 4.6, 1))
     clock.sleep_until(5.31)
-    decision = sorter.see(Frame(BRIGHT, 4.7, 2))
+    (decision,) = sorter.see(Frame(BRIGHT, 4.7, 2))
     assert decision.verdict is Verdict.KO
     assert decision.error == "no frame was taken after the marble arrived"
     assert decision.frame is None
-    assert [move.verdict for move in gate.moves] == [Verdict.KO]
+    assert [move.position for move in gate.moves] == [Position.KO]
 
 
 def test_a_marble_that_waits_when_the_camera_fails_goes_to_the_safe_side(classifier):
@@ -195,7 +203,7 @@ def test_a_marble_that_waits_when_the_camera_fails_goes_to_the_safe_side(classif
 def test_timings_are_real_even_if_time_is_simulated(classifier):
     ticks = iter(range(100))
     sorter, _ = make_sorter(classifier, stopwatch=lambda: next(ticks) / 1000)
-    decision = sorter.see(Frame(BRIGHT, 1.0, 0))
+    (decision,) = sorter.see(Frame(BRIGHT, 1.0, 0))
     assert decision.inference_ms == pytest.approx(1)
     assert decision.path_ms == pytest.approx(3)
     assert decision.decided_at_s == 0.0
@@ -206,9 +214,14 @@ def test_a_stopped_agent_ends_after_the_marble_in_hand(classifier):
     camera = SimulatedCamera(SimulatedConveyor(iter([Slot(BRIGHT)] * 10), Belt()), clock=clock)
     sorter, gate = make_sorter(classifier, trigger=MotionTrigger(), clock=clock)
     agent = Agent(
-        camera=camera, sorter=sorter, tally=Tally(LABELS, ["OK"]), journal=Remembering(), labels=LABELS, clock=clock
+        camera=camera,
+        sorter=sorter,
+        tally=Tally(LABELS, ["OK"]),
+        journal=Remembering(),
+        labels=LABELS,
+        clock=clock,
+        listeners=[lambda decision: agent.stop() if decision.number == 3 else None],
     )
-    agent.on_decision = lambda decision: agent.stop() if decision.number == 3 else None
     assert agent.run().marbles == 3
     assert len(gate.moves) == 3
 
@@ -226,7 +239,7 @@ def test_a_marble_that_waits_when_the_agent_is_stopped_goes_to_the_safe_side(cla
         camera=Stopping(), sorter=sorter, tally=Tally(LABELS, ["OK"]), journal=Remembering(), labels=LABELS, clock=clock
     )
     assert agent.run().verdicts["KO"] == 1
-    assert [move.verdict for move in gate.moves] == [Verdict.KO]
+    assert [move.position for move in gate.moves] == [Position.KO]
 
 
 def test_mistakes_are_counted_by_the_side_they_fall_on(classifier):

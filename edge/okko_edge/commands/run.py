@@ -94,7 +94,8 @@ def run(
     from okko_edge import rig as rigs
     from okko_edge.agent import Agent
     from okko_edge.camera import CameraChoice
-    from okko_edge.gate import NoGate, SimulatedGate
+    from okko_edge.gate import NoGate
+    from okko_edge.gates.simulated import SimulatedGate
     from okko_edge.journal import Journal, RunRecord, default_path
     from okko_edge.output import RunReport, live_line
     from okko_edge.sorter import Sorter
@@ -138,14 +139,21 @@ def run(
         ),
         warn=_warn,
     )
-    agent = Agent(camera=rig.camera, sorter=sorter, tally=tally, journal=book, labels=manifest.labels, clock=rig.clock)
-    if not as_json and sys.stdout.isatty():
-        agent.on_decision = lambda decision: click.echo(live_line(decision, truly_ok=tally.truly_ok(decision)))
+    live = not as_json and sys.stdout.isatty()
+    agent = Agent(
+        camera=rig.camera,
+        sorter=sorter,
+        tally=tally,
+        journal=book,
+        labels=manifest.labels,
+        clock=rig.clock,
+        listeners=[lambda decision: click.echo(live_line(decision, truly_ok=tally.truly_ok(decision)))] if live else [],
+    )
     try:
         with _stopped_by_signal(agent.stop):
             summary = agent.run(count)
     finally:
-        mover.rest()
+        mover.close()
         rig.camera.close()
         book.close()
     for problem in skipped:
@@ -167,13 +175,14 @@ def run(
 
 def _shortfall(summary: Summary, count: int | None, kind: str, *, stopped: bool) -> str | None:
     """What is wrong when fewer marbles were sorted than were there."""
-    if stopped or (summary.marbles and (count is None or summary.marbles == count)):
+    decisions = summary.marbles + summary.empty_slots
+    if stopped or (decisions and (count is None or decisions == count)):
         return None
-    if not summary.marbles:
+    if not decisions:
         return "no marble was sorted: the camera showed none"
     if kind == "sim":
-        return f"only {summary.marbles} of {count} marbles got a verdict: the trigger missed the others"
-    _warn(f"the folder held only {summary.marbles} of the {count} marbles asked for")
+        return f"only {decisions} of {count} marbles got a verdict: the trigger missed the others"
+    _warn(f"the folder held only {decisions} of the {count} marbles asked for")
     return None
 
 
