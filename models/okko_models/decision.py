@@ -60,6 +60,22 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.false_ko if truly_ok else 0.0
 
 
+class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the thresholds promise of objects like the training photos, mistakes about good and bad ones each.
+
+    Attributes:
+        max_error: at most this share of bad objects gets the verdict OK, and of good ones the verdict KO.
+        confidence: probability, over the training photos, that a model made in this way keeps it.
+        good: number of good photos that the promise rests on.
+        bad: number of bad ones.
+    """
+
+    max_error: float
+    confidence: float
+    good: int
+    bad: int
+
+
 class DecisionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Verdict OK from `ok_threshold` up, KO below `ko_threshold`, UNCERTAIN between and for frames of a new kind.
 
@@ -68,12 +84,14 @@ class DecisionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ok_threshold: smallest probability of OK that is called OK, in [0, 1].
         ko_threshold: probability of OK below which the verdict is KO, in [0, ok_threshold].
         costs: what the thresholds were chosen for.
+        promise: the error rate that the thresholds keep to; None if none was asked for.
     """
 
     ok_labels: tuple[str, ...]
     ok_threshold: float
     ko_threshold: float
     costs: Costs
+    promise: Promise | None = None
 
     def __post_init__(self) -> None:
         if not self.ok_labels:
