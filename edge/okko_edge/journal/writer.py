@@ -206,6 +206,7 @@ class Journal:
     def _commit(self, rows: Sequence[Entry | Note]) -> None:
         connection, limits = self._opened()
         size = 2 * sum(map(_size, rows))
+        self._checkpoint(connection)
         while not limits.has_room(size) and limits.step(size):
             self._checkpoint(connection)
         if self._file_bytes() + size > self._max_bytes and self._log_size() > self._log_bytes:
