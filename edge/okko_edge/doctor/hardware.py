@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from okko_edge import gpio
 from okko_edge.doctor.findings import fail, ok, warn
-from okko_edge.gates import opening, sysfs_pwm
+from okko_edge.gates import opening as gates
+from okko_edge.gates import sysfs_pwm
+from okko_edge.triggers import opening as triggers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from okko_edge.doctor.findings import Line
-    from okko_edge.settings import GateSettings, Settings
+    from okko_edge.settings import GateSettings, Settings, TriggerSettings
 
 
 def look(settings: Settings) -> Iterator[Line]:
     """Looks at the parts that are chosen; those that are not are nobody's concern."""
     yield _camera(settings)
-    yield _trigger(settings.trigger.kind)
+    yield _trigger(settings.trigger)
     yield from _gate(settings.gate)
 
 
@@ -41,15 +42,15 @@ def _why_no_camera(kind: str) -> str | None:
     return None
 
 
-def _trigger(kind: str) -> Line:
-    reason = gpio.why_not_available() if kind.startswith("gpio:") else None
+def _trigger(trigger: TriggerSettings) -> Line:
+    reason = triggers.why_not_available(trigger)
     if reason is None:
-        return ok("trigger", kind)
-    return fail("trigger", f"{kind}: {reason}", "mend that, or use the trigger motion, which needs no pin")
+        return ok("trigger", trigger.kind)
+    return fail("trigger", f"{trigger.kind}: {reason}", "mend that, or use the trigger motion, which needs no pin")
 
 
 def _gate(gate: GateSettings) -> Iterator[Line]:
-    reason = opening.why_not_available(gate)
+    reason = gates.why_not_available(gate)
     if reason is not None:
         yield fail("gate", f"{gate.kind}: {reason}", "mend that, or try without: --gate sim")
         return
