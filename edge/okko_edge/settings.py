@@ -16,7 +16,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
 _PIN = r"(?:2[0-7]|1?[0-9])"  # the header's GPIO numbers, as gpiozero and the Pi's own pages count them
-_SOURCES = r"\A(?:pi(?::\d+)?|v4l2:.+|folder:.+|sim:.+)\Z"
+_SOURCES = r"\A(?:pi(?::\d+)?|v4l2(?::.+)?|folder:.+|sim:.+)\Z"
 _TRIGGERS = rf"\A(?:motion|gpio:{_PIN}|interval:\d+(?:\.\d+)?)\Z"
 _GATES = rf"\A(?:(?:servo|relay):{_PIN}|sim|none)\Z"
 # Marks a key whose value is a place on the disk; one that starts nowhere starts at the config file's folder.
@@ -32,7 +32,7 @@ class CameraSettings(_Section, frozen=True):
 
     source: Annotated[
         str,
-        Meta(pattern=_SOURCES, description="pi, pi:N, v4l2:/dev/videoN, folder:DIR or sim:DATA", extra=_PLACE),
+        Meta(pattern=_SOURCES, description="pi, pi:N, v4l2, v4l2:/dev/videoN, folder:DIR or sim:DATA", extra=_PLACE),
     ] = "pi"
     width: Annotated[int, Meta(ge=16, le=4096, description="pixels of a frame, across")] = 640
     height: Annotated[int, Meta(ge=16, le=4096, description="pixels of a frame, down")] = 480
@@ -41,6 +41,9 @@ class CameraSettings(_Section, frozen=True):
     gain: Annotated[float, Meta(ge=0, le=64, description="analogue gain; 0: automatic")] = 2.0
     red_gain: Annotated[float, Meta(ge=0, le=32, description="white balance, red; 0: automatic")] = 0.0
     blue_gain: Annotated[float, Meta(ge=0, le=32, description="white balance, blue; 0: automatic")] = 0.0
+    focus_dioptres: Annotated[
+        float, Meta(ge=0, le=32, description="focus, 1 / metres, of a camera that has one; 0: automatic")
+    ] = 0.0
     stall_s: Annotated[float, Meta(gt=0, le=60, description="without a frame for so long, it is opened anew")] = 2.0
 
 

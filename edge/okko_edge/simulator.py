@@ -173,7 +173,7 @@ class SimulatedCamera:
         self._noise = np.zeros(0, dtype=np.int16)
         self._open = True
 
-    def read(self) -> Frame | None:
+    def read(self, timeout_s: float | None = None) -> Frame | None:  # noqa: ARG002 (its frames are never late)
         """Returns the next frame when it is due, None after the last slot was at rest."""
         belt_s = self._sequence * self._period_s
         self._clock.sleep_until(self._start_s + belt_s)

@@ -22,9 +22,31 @@ def test_a_camera_is_named_by_kind_and_place(text, kind, folder):
     assert str(choice) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "number", "device"),
+    [
+        ("pi", "pi", 0, ""),
+        ("pi:1", "pi", 1, ""),
+        ("v4l2", "v4l2", 0, ""),
+        ("v4l2:/dev/v4l/by-id/usb-x:y", "v4l2", 0, "/dev/v4l/by-id/usb-x:y"),
+    ],
+)
+def test_a_real_camera_needs_no_place_but_may_have_one(text, kind, number, device):
+    choice = CameraChoice.parse(text)
+    assert (choice.kind, choice.number, choice.device) == (kind, number, device)
+    assert str(choice) == text
+    assert choice.is_hardware
+
+
 @pytest.mark.parametrize("text", ["", "sim", "sim:", "usb:0", "photos", ":photos", "Sim:photos"])
 def test_another_camera_is_refused_with_what_was_expected(text):
     with pytest.raises(ValueError, match="sim:"):
+        CameraChoice.parse(text)
+
+
+@pytest.mark.parametrize("text", ["pi:", "pi:one", "pi:-1", "pi:²", "v4l2:"])
+def test_a_real_camera_of_a_place_that_cannot_be_is_refused_with_an_example(text):
+    with pytest.raises(ValueError, match=r"expected (pi|v4l2) or"):
         CameraChoice.parse(text)
 
 
