@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +54,17 @@ class View:
     def __post_init__(self) -> None:
         if self.size % 32:
             raise ValueError(f"size must be a multiple of 32, else the backbone pads wrongly; got {self.size}")
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Returns left, top, right, bottom of what is seen of a photo, in pixels; the graph computes the same."""
+        if self.crop is None:
+            return 0, 0, width, height
+        side = max(1, round(np.float32(min(width, height)) * np.float32(self.crop)))
+        left, top = (
+            min(max(0, math.floor(np.float32(extent) * np.float32(middle) - side / 2)), extent - side)
+            for extent, middle in ((width, self.x), (height, self.y))
+        )
+        return left, top, left + side, top + side
 
 
 class Pooling(enum.StrEnum):
@@ -110,6 +122,13 @@ class Recipe:
         """Names the numbers that this recipe computes, SHA-256."""
         text = f"{self.view} {self.pools} {self.backbone.digest} build {_BUILD}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def bell(side: int) -> NDArray[np.float32]:
+    """Returns the weights (side, side) of `Pooling.CENTRE`; they sum to 1."""
+    distance = (np.arange(side) + 0.5) / side - 0.5
+    curve = np.exp(-(distance[:, None] ** 2 + distance**2) / (2 * CENTRE_SPREAD**2))
+    return (curve / curve.sum()).astype(np.float32)
 
 
 def feature_model(recipe: Recipe) -> ModelProto:
@@ -219,7 +238,5 @@ class _Graph:
         """From a map (n, channels, side, side) to (n, channels)."""
         if pooling is Pooling.MEAN:
             return self.add("ReduceMean", [tensor, self.integers([2, 3])], keepdims=0)
-        distance = (np.arange(side) + 0.5) / side - 0.5
-        bell = np.exp(-(distance[:, None] ** 2 + distance**2) / (2 * CENTRE_SPREAD**2))
-        weighted = self.add("Mul", [tensor, self.constant((bell / bell.sum()).astype(np.float32))])
+        weighted = self.add("Mul", [tensor, self.constant(bell(side))])
         return self.add("ReduceSum", [weighted, self.integers([2, 3])], keepdims=0)
