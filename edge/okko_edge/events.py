@@ -27,6 +27,7 @@ class Event(enum.StrEnum):
     GATE_LATE = "gate_late"
     LISTENER_FAILED = "listener_failures"
     JOURNAL_LOST = "journal_lost"
+    FRAME_LOST = "frames_lost"
     OUTBOX_KEPT = "outbox_kept"
     OUTBOX_LOST = "outbox_lost"
     OUTBOX_EVICTED = "outbox_evicted"
