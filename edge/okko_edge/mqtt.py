@@ -22,6 +22,7 @@ import msgspec
 
 from okko_edge.events import Event
 from okko_edge.metrics import temperature_celsius
+from okko_edge.sorter import Outcome
 from okko_models.errors import OkkoError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class VerdictMessage:
 
     number: int
     verdict: str
+    outcome: str
     label: str | None
     probability_of_ok: float | None
     novelty: float | None
@@ -214,6 +216,7 @@ class Mqtt:
         message = VerdictMessage(
             number=decision.number,
             verdict=decision.verdict.value,
+            outcome=decision.outcome.value,
             label=said.label if said else None,
             probability_of_ok=said.probability_of_ok if said else None,
             novelty=said.novelty if said else None,
@@ -281,7 +284,8 @@ class Mqtt:
                     next_state_s = time.monotonic() + self._state_every_s
                 with contextlib.suppress(queue.Empty):
                     message = self._queue.get(timeout=min(_LOOK_S, self._state_every_s))
-                    self._last_verdict = message.verdict
+                    if message.outcome != Outcome.EMPTY:
+                        self._last_verdict = message.verdict
                     self._publish("verdict", msgspec.json.encode(message))
             except Exception as error:  # whatever it is, the next message may do better
                 self._tell(f"publishing to {self._settings.host} failed: {type(error).__name__}: {error}")

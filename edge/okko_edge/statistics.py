@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from okko_edge.sorter import Outcome
 from okko_edge.summary import Percentiles
 from okko_models.decision import Verdict
 
@@ -176,11 +177,13 @@ class Statistics:
         self._hours = Periods(3600, 168)
 
     def hear(self, decision: Decision) -> None:
-        """Takes a decision; for the sorting path's thread only."""
+        """Takes a decision; for the sorting path's thread only. An empty slot is no marble."""
         since_start_s = self._now_s() - self._start_s
         said = decision.classification
-        self._verdicts[decision.verdict] += 1
         self._errors += decision.error is not None
+        if decision.outcome is Outcome.EMPTY:  # nothing was sorted
+            return
+        self._verdicts[decision.verdict] += 1
         self._times_s.append(since_start_s)
         self.path_s.add(decision.path_ms / 1000)
         if said is not None:

@@ -152,6 +152,27 @@ def test_a_marble_that_someone_looks_at_can_be_corrected_though_many_have_passed
     assert "too long ago" in refused.json["error"]
 
 
+def test_marbles_on_a_list_that_holds_still_can_all_be_corrected(bench: Bench) -> None:
+    bench.sort(*(decision(number) for number in range(1, 21)))
+    run = bench.get("/state?hold=1").json["run"]
+    bench.sort(*(decision(number) for number in range(21, 21 + 2 * KEPT)))
+    bench.get("/state?hold=1")
+    for number in (1, 20):
+        assert bench.post("/correct", {"run": run, "number": number, "label": "KO"}).status == 200
+    assert [kept.number for kept, _ in bench.outbox.kept] == [1, 20]
+
+
+def test_what_was_held_is_let_go_when_nobody_asks_any_more() -> None:
+    now = [0.0]
+    marbles = Marbles(lambda: now[0])
+    marbles.hear(decision(1))
+    marbles.hold()
+    for number in range(2, 2 * KEPT):
+        now[0] += 0.1
+        marbles.hear(decision(number))
+    assert marbles.find(1) is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

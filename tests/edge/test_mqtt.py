@@ -83,6 +83,7 @@ def test_every_verdict_arrives_once_and_in_order(bench: Bench) -> None:
     assert verdicts[6] == {
         "number": 7,
         "verdict": "UNCERTAIN",
+        "outcome": "marble",
         "label": "OK",
         "probability_of_ok": 0.5,
         "novelty": 0.0,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 
 from okko_edge.about import About, Region
+from okko_edge.sorter import Outcome
 from okko_edge.statistics import WINDOW, Histogram, Statistics
 from tests.edge.dashboard_fakes import decision, frame, unseen
 
@@ -46,6 +48,14 @@ def test_every_marble_is_counted_once_also_one_that_nobody_saw(statistics: Stati
     assert now.verdicts == {"OK": 2, "KO": 2, "UNCERTAIN": 1}
     assert (now.marbles, now.errors, now.share_uncertain) == (5, 1, 0.2)
     assert sum(now.probability_of_ok) == 4
+
+
+def test_an_empty_slot_is_no_marble(statistics: Statistics) -> None:
+    statistics.hear(replace(decision(1, 0.01, shown=FRAME), outcome=Outcome.EMPTY))
+    statistics.hear(replace(decision(2, 0.5, shown=FRAME), outcome=Outcome.TWO))
+    now = statistics.snapshot()
+    assert now.verdicts == {"OK": 0, "KO": 0, "UNCERTAIN": 1}
+    assert sum(now.probability_of_ok) == 1
 
 
 def test_throughput_is_that_of_the_last_minute(statistics: Statistics, clock: HandClock) -> None:

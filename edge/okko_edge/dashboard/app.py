@@ -217,8 +217,10 @@ class App:
         expired = f"{guard.COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
         return replace(json_response({}), headers={"set-cookie": expired})
 
-    def _state(self, _: Request) -> Response:
+    def _state(self, request: Request) -> Response:
         parts, now_s = self._parts, self._parts.marbles.now_s()
+        if request.number("hold"):
+            parts.marbles.hold()
         state = State(
             run=self.run,
             about=parts.about,

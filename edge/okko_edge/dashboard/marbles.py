@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from okko_edge.sorter import Decision
 
 KEPT = 50
-FRAME_BYTES = 16 << 20
-"""Frames take up to this much: all fifty at 320x240, the latest eighteen at 640x480."""
+FRAME_BYTES = 12 << 20
+"""Frames take up to this much: all fifty at 320x240, the latest thirteen at 640x480."""
+_HOLD_S = 5.0
 _OPENED = 4
 THUMBNAIL = 176
 LIVE = 640
@@ -65,6 +66,8 @@ class Marbles:
         self._frame_bytes = frame_bytes
         self._held_bytes = 0
         self._opened: OrderedDict[int, tuple[Marble, Frame]] = OrderedDict()
+        self._held: dict[int, tuple[Marble, Frame]] = {}
+        self._held_until_s = 0.0
 
     def hear(self, decision: Decision) -> None:
         """Takes a decision; for the sorting path's thread only."""
@@ -79,6 +82,15 @@ class Marbles:
                     self._held_bytes -= oldest.frame.image.nbytes
                     oldest.frame = None
         self._marbles.append(marble)
+        if self._held and self.now_s() > self._held_until_s:
+            self._held = {}
+
+    def hold(self) -> None:
+        """Keeps the frames that are there now for five seconds more; to be repeated while someone studies them."""
+        if not self._held:
+            marbles = self._marbles.copy()
+            self._held = {marble.decision.number: (marble, marble.frame) for marble in marbles if marble.frame}
+        self._held_until_s = self.now_s() + _HOLD_S
 
     def latest(self, count: int) -> list[Marble]:
         """Returns up to `count` marbles, newest first."""
@@ -89,13 +101,14 @@ class Marbles:
         for marble in self._marbles.copy():
             if marble.decision.number == number:
                 return marble
-        opened = self._opened.get(number)
-        return opened[0] if opened else None
+        kept = self._opened.get(number) or self._held.get(number)
+        return kept[0] if kept else None
 
     def frame_of(self, marble: Marble) -> Frame | None:
         """Returns the marble's frame, if it is still held; and names it by its digest from then on."""
-        opened = self._opened.get(marble.decision.number)
-        frame = opened[1] if opened and opened[0] is marble else marble.frame
+        number = marble.decision.number
+        kept = self._opened.get(number) or self._held.get(number)
+        frame = kept[1] if kept and kept[0] is marble else marble.frame
         if frame is not None and marble.digest is None:
             marble.digest = hashlib.sha256(frame.image.data).hexdigest()
         return frame

@@ -53,6 +53,7 @@ class ShownMarble:
     number: int
     ago_s: float
     verdict: str
+    outcome: str
     label: str | None
     probability: dict[str, float] | None
     probability_of_ok: float | None
@@ -121,6 +122,7 @@ def shown(marble: Marble, about: About, now_s: float) -> ShownMarble:
         number=decision.number,
         ago_s=now_s - marble.at_s,
         verdict=decision.verdict.value,
+        outcome=decision.outcome.value,
         label=said.label if said else None,
         probability=dict(zip(about.labels, said.probability.tolist(), strict=True)) if said else None,
         probability_of_ok=_finite(said.probability_of_ok) if said else None,

@@ -104,7 +104,7 @@ function showView() {
 }
 
 function card(marble) {
-  const item = element("li", marble.verdict);
+  const item = element("li", marble.outcome === "empty" ? "empty" : marble.verdict);
   item.dataset.number = marble.number;
   const box = element("div", "thumbnail");
   if (marble.picture) {
@@ -116,9 +116,10 @@ function card(marble) {
   } else box.append(element("span", "", "no picture"));
   const text = element("div", "text");
   const verdict = element("div", "verdict");
-  const mark = element("span", "mark", MARKS[marble.verdict]);
+  const empty = marble.outcome === "empty";
+  const mark = element("span", "mark", empty ? "○" : MARKS[marble.verdict]);
   mark.setAttribute("aria-hidden", "true");
-  verdict.append(mark, NAMES[marble.verdict]);
+  verdict.append(mark, empty ? "Empty slot" : NAMES[marble.verdict]);
   text.append(verdict);
   if (marble.probability_of_ok !== null) {
     text.append(element("div", "", `${percent(marble.probability_of_ok)} OK`));
@@ -126,6 +127,7 @@ function card(marble) {
     meter.append(svg("rect", { width: marble.probability_of_ok * 100, height: 5 }));
     text.append(meter);
   }
+  if (marble.outcome === "two") text.append(element("div", "soft", "more than one marble"));
   if (marble.novelty > 1) text.append(element("div", "soft", "unlike anything in training"));
   if (marble.error) text.append(element("div", "error", marble.error));
   text.append(element("div", "soft when"), element("div", "corrected"));
@@ -227,6 +229,7 @@ function openCorrection(marble) {
   correcting = { run: state.run, number: marble.number };
   set("correction-title", `Marble ${marble.number}`);
   set("correction-problem", "");
+  at("correction-picture").hidden = false;
   at("correction-picture").src = `/marble.jpg?number=${marble.number}&run=${state.run}`;
   const sure = marble.probability_of_ok === null ? "" : `; it took OK for ${percent(marble.probability_of_ok)} likely`;
   set("correction-said", `The model said ${NAMES[marble.verdict]}${sure}.`);
@@ -259,7 +262,7 @@ async function saveCorrection() {
 
 async function refresh() {
   try {
-    const news = await ask("/state");
+    const news = await ask(held ? "/state?hold=1" : "/state");
     if (state && news.run !== state.run) at("latest").replaceChildren();
     state = news;
   } catch {
@@ -296,7 +299,7 @@ at("gate").addEventListener("click", (event) => {
 at("hold").addEventListener("click", () => {
   held = !held;
   at("hold").setAttribute("aria-pressed", String(held));
-  if (state) showMarbles();
+  refresh();
 });
 for (const name of ["hour", "week"]) {
   at(name).addEventListener("click", () => {
@@ -305,6 +308,10 @@ for (const name of ["hour", "week"]) {
     if (state) showCharts();
   });
 }
+at("correction-picture").addEventListener("error", () => {
+  at("correction-picture").hidden = true;
+  set("correction-problem", "There is no picture of this marble any more.");
+});
 at("correction-save").addEventListener("click", saveCorrection);
 at("correction-labels").addEventListener("change", () => set("correction-problem", ""));
 follow();
