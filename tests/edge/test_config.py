@@ -262,15 +262,25 @@ def test_the_example_names_every_key_and_means_the_defaults_with_or_without_its_
 
 def test_the_handbooks_tables_are_the_ones_that_the_code_makes():
     page = (ROOT / "docs" / "config.md").read_text()
-    assert as_markdown() in page, "run: okko config example --markdown, and put it into docs/config.md"
+    assert as_markdown() in page, (
+        "bring it up to date: sed -i '/^### The whole file/,$d' docs/config.md; "
+        "okko config example --markdown >> docs/config.md"
+    )
 
 
-def test_the_examples_of_the_handbook_are_read(write):
-    page = (ROOT / "docs" / "config.md").read_text()
-    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+@pytest.mark.parametrize("page", ["config.md", "raspberry-pi.md"])
+def test_the_examples_of_the_handbook_are_read(write, page):
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
     assert examples
     for text in examples:
+        assert load(write(text))
         assert read(write(text)).origins
+
+
+def test_the_refusal_that_the_handbook_shows_is_the_one_that_is_given(write):
+    text = '[camera]\nwidht = 640\nexposure_us = "4 ms"\n\n[gate]\nkind = "servo:18"\ndriver = "pigpio"\n'
+    path = write(text)
+    assert "Error: " + refusal(path).replace(str(path), path.name) in (ROOT / "docs" / "config.md").read_text()
 
 
 def test_a_password_is_asked_twice_and_its_hash_goes_into_the_file(write):
