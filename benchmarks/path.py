@@ -50,12 +50,12 @@ class Interleaved:
         self._bare = bare
         self._waiting = None
 
-    def read(self):
+    def read(self, timeout_s=None):
         """Returns the next frame of the camera."""
         if self._waiting is not None:
             self.bare_ms.append(self._bare(self._waiting))
             self._waiting = None
-        frame = self._camera.read()
+        frame = self._camera.read(timeout_s)
         if frame is not None and self._trigger.see(frame):
             if len(self.bare_ms) % 2:
                 self._waiting = frame

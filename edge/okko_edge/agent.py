@@ -10,7 +10,7 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from okko_edge.camera import CameraError
+from okko_edge.camera import CameraError, CameraTimeoutError, CorruptFrameError
 from okko_edge.events import Event
 from okko_edge.gate import Position
 from okko_edge.journal import Entry
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from okko_edge.sorter import Decision, Sorter
     from okko_edge.summary import Summary, Tally
     from okko_models.decision import Verdict
+
+
+# Without a frame, the trigger and the clock are asked this often: a marble that broke a beam is then known in time.
+_PATIENCE_S = 0.05
 
 
 class Records(Protocol):
@@ -46,9 +50,10 @@ class Agent:
         listeners: hear of each decision after the gate has moved, on the sorting thread; they must return at once.
         watchers: see each frame, after it was decided about; they must return at once.
         heartbeat: called whenever the camera has answered, or was given up in time for the marbles that wait.
+        camera_recovers: a camera that fails is waited for, as long as it takes, instead of ending the run.
 
     Attributes:
-        failure: why the camera gave no more frames, None unless it failed.
+        failure: why the camera gives no frames, None unless it has failed.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Agent:
         listeners: Iterable[Callable[[Decision], None]] = (),
         watchers: Iterable[Callable[[Frame], None]] = (),
         heartbeat: Callable[[], object] = lambda: None,
+        camera_recovers: bool = False,
     ) -> None:
         self.failure: str | None = None
         self._camera = camera
@@ -74,6 +80,7 @@ class Agent:
         self._listeners = (tally.add, self._remember, *listeners)
         self._watchers = tuple(watchers)
         self._heartbeat = heartbeat
+        self._camera_recovers = camera_recovers
         self._stopped = False
         self._frames = 0
 
@@ -104,22 +111,33 @@ class Agent:
         self._sorter.gate.test(Position.of(verdict))
 
     def run(self, count: int | None = None) -> Summary:
-        """Sorts until there are `count` decisions, the camera has no more frames or fails, or `stop` is called.
+        """Sorts until there are `count` decisions, the camera has no more frames, or `stop` is called.
 
-        A failed camera ends the run but is not raised: the counts are still wanted. Its message is in `failure`.
+        A camera that fails for good ends the run too, but is not raised: the counts are still wanted. Its message is
+        in `failure`.
         """
         start_s = time.perf_counter()
         while not self._stopped and (count is None or self._tally.decisions < count):
             try:
-                frame = self._camera.read()
+                frame = self._camera.read(self._patience_s())
+            except CameraTimeoutError:
+                self._note(self._sorter.tick())
+            except CorruptFrameError:
+                self._sorter.counters.add(Event.CORRUPT_FRAME)
+                self._note(self._sorter.tick())
             except CameraError as error:
                 self.failure = str(error)
-                frame = None
-            if frame is None:
-                break
-            self._frames += 1
-            self._note(self._sorter.see(frame))
-            self._show(frame)
+                if not self._camera_recovers:
+                    break
+                self._clock.sleep_until(self._clock.now_s() + self._patience_s())
+                self._note(self._sorter.tick())
+            else:
+                if frame is None:
+                    break
+                self.failure = None
+                self._frames += 1
+                self._note(self._sorter.see(frame))
+                self._show(frame)
             self._beat()
         self._note(self._sorter.give_up())
         return self._tally.summary(
@@ -127,6 +145,11 @@ class Agent:
             duration_s=time.perf_counter() - start_s,
             events=self._sorter.counters.snapshot(),
         )
+
+    def _patience_s(self) -> float:
+        """How long the camera may take: no longer than the first marble that waits for a frame."""
+        deadline_s = self._sorter.deadline_s
+        return _PATIENCE_S if deadline_s is None else min(max(deadline_s - self._clock.now_s(), 0.0), _PATIENCE_S)
 
     def _note(self, decisions: Sequence[Decision]) -> None:
         for decision in decisions:

@@ -183,7 +183,7 @@ def test_a_marble_that_waits_when_the_camera_fails_goes_to_the_safe_side(classif
         def __init__(self):
             self.frames = [Frame(BRIGHT, 4.0, 0)]
 
-        def read(self):
+        def read(self, timeout_s=None):
             if self.frames:
                 return self.frames.pop()
             raise CameraError("the cable is out")
@@ -231,7 +231,7 @@ def test_a_marble_that_waits_when_the_agent_is_stopped_goes_to_the_safe_side(cla
     sorter, gate = make_sorter(classifier, trigger=Arrival(5.0), clock=clock)
 
     class Stopping:
-        def read(self):
+        def read(self, timeout_s=None):
             agent.stop()
             return Frame(BRIGHT, 4.0, 0)
 
