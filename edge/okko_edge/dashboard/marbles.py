@@ -76,7 +76,8 @@ class Marbles:
         if decision.frame is not None:
             self._with_frame.append(marble)
             self._held_bytes += decision.frame.image.nbytes
-            while self._held_bytes > self._frame_bytes or len(self._with_frame) > KEPT:
+            # The newest is held whatever its size: the camera holds it anyway.
+            while len(self._with_frame) > 1 and (self._held_bytes > self._frame_bytes or len(self._with_frame) > KEPT):
                 oldest = self._with_frame.popleft()
                 if oldest.frame is not None:
                     self._held_bytes -= oldest.frame.image.nbytes

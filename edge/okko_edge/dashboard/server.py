@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import h11
 
 _CLOSE_S = 2.0
+_SETTLE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,9 @@ class Server:
             await stopped.wait()
         finally:
             server.close()
+            await asyncio.sleep(
+                _SETTLE_S
+            )  # a connection that was accepted a moment ago gets its task, and is in the list
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
