@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from okko_edge.clock import Clock
     from okko_edge.photos import StoredPhoto
 
-KINDS = {"pi": "pi or pi:N", "v4l2": "v4l2 or v4l2:/dev/videoN", "sim": "sim:DATA", "folder": "folder:DIR"}
+KINDS = {"sim": "sim:DATA", "folder": "folder:DIR", "pi": "pi or pi:N", "v4l2": "v4l2 or v4l2:/dev/videoN"}
 HARDWARE = ("pi", "v4l2")
 
 
@@ -92,7 +92,7 @@ class CameraChoice:
         """
         kind, colon, place = text.partition(":")
         if kind not in KINDS:
-            raise ValueError(f"there is no camera {text!r}; expected {', '.join(KINDS.values())}")
+            raise ValueError(f"there is no camera {text!r}; expected {' or '.join(KINDS.values())}")
         if kind in HARDWARE and not colon:
             return cls(kind)
         if kind == "pi":
