@@ -121,7 +121,7 @@ def test_int8_is_a_quarter_of_the_size_and_points_the_same_way():
 
 def measured(precision, latency_ms, losses, costs=None):
     costs = losses if costs is None else costs
-    return Measured(precision, None, None, 1.0, None, None, np.asarray(losses), np.asarray(costs), latency_ms)
+    return Measured(precision, None, None, None, None, None, np.asarray(losses), np.asarray(costs), latency_ms)
 
 
 def test_int8_ships_only_when_it_is_faster_and_not_worse():
@@ -139,8 +139,8 @@ def test_a_variant_is_measured_on_what_its_networks_have_not_seen(dataset, model
     truth = dataset.targets
     logits = np.where(np.arange(2) == truth[:, None], 2.0, -2.0)
     result = measure(
-        "float32", model, None, logits=logits, truth=truth, labels=("KO", "OK"), ok_labels=("OK",), costs=Costs(),
-        photos=dataset.photos,
+        "float32", model, None, logits=logits, truth=truth, folds=np.arange(len(truth)) // 2 % 2, labels=("KO", "OK"),
+        ok_labels=("OK",), costs=Costs(), max_error=None, photos=dataset.photos,
     )  # fmt: skip
     assert result.latency_ms > 0
     assert result.costs.sum() == 0

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from okko_models.errors import OkkoError
 from okko_train import tuning
-from okko_train.calibration import softmax
+from okko_train.calibration import Calibration, softmax
 from okko_train.export import ParityError, assemble, check_parity
 from okko_train.head import Head, Projection, hyperparameter_space, train_network
 from okko_train.network import Network
@@ -78,13 +78,13 @@ def test_units_do_not_matter():
     np.testing.assert_allclose(scaled, plain, atol=2e-2)
 
 
-def test_calibration_divides_the_scores_and_leaves_the_ranking():
+def test_calibration_divides_the_scores_and_shifts_them_within_the_network():
     features, truth = photos()
     projection = Projection.fit(features, np.ones(40, np.float32)).first(8)
     network, _ = train_network(projection(features), truth, 2, PARAMETERS, seed=0)
     head = Head(projection, network)
-    softened = head.calibrated(2.5)
-    expected = softmax(network.logits(projection(features)) / 2.5)
+    softened = head.calibrated(Calibration(2.5, (0.0, 0.7)))
+    expected = softmax(network.logits(projection(features)) / 2.5 + np.array([0.0, 0.7]))
     np.testing.assert_allclose(softened.probability(features), expected, atol=1e-5)
     assert not np.array_equal(head.probability(features), softened.probability(features))
 

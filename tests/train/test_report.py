@@ -18,10 +18,11 @@ from PIL import Image
 
 from okko_models.decision import Costs, DecisionRule, Verdict
 from okko_models.manifest import DatasetEntry, GoldenFrame, Manifest, Model, Provenance
+from okko_train.calibration import Calibration
 from okko_train.dataset import Dataset, Photo, SkippedPhoto
 from okko_train.metrics import Evaluation, evaluate
 from okko_train.report import MOST_MISTAKES, render
-from okko_train.report.plots import costs_at, expected_calibration_error, precision_recall_points
+from okko_train.report.plots import costs_at, precision_recall_points
 from okko_train.report.swarm_plots import importance
 from okko_train.report.wording import headline, number, percent
 from okko_train.result import Example, LearningCurve, TrainingResult, Trial, Variant
@@ -122,7 +123,7 @@ def invented_result(
         trials=invented_trials(n_trials),
         chosen=n_trials // 2,
         curves=curves,
-        temperature=1.31,
+        calibration=Calibration(1.31, (0.0,) * len(labels)),
         variants=(
             Variant("float32", 13.2, 21.4, 0.1012, 0.0512, shipped=False),
             Variant("int8", 3.9, 8.75, 0.1034, 0.0525, shipped=True),
@@ -150,7 +151,7 @@ def test_the_page_has_every_section_and_a_picture_in_each_that_promises_one(page
     parts = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, re.DOTALL))
     assert tuple(parts) == SECTIONS
     drawn = {name: part.count('role="img"') for name, part in parts.items()}
-    assert (drawn["thresholds"], drawn["swarm"], drawn["learning"]) == (4, 5, 1)
+    assert (drawn["thresholds"], drawn["swarm"], drawn["learning"]) == (5, 5, 1)
 
 
 def test_the_first_sentence_counts_every_test_photo_once(page: str) -> None:
@@ -310,15 +311,6 @@ def test_the_cost_plot_and_the_evaluation_agree_at_the_chosen_thresholds() -> No
     test = invented_result().test
     cost = costs_at(test, RULE, np.array([RULE.ko_threshold]), np.array([RULE.ok_threshold]))
     assert cost[0] == pytest.approx(test.cost_per_photo.value)
-
-
-def test_calibration_error_is_zero_when_stated_and_found_agree() -> None:
-    probability = np.repeat([0.25, 0.75], 4)
-    good = np.array([True, False, False, False, True, True, True, False])
-    stated = evaluate(np.stack([1 - probability, probability], 1), good.astype(int), TWO, RULE)
-    turned = evaluate(np.stack([1 - probability, probability], 1), (~good).astype(int), TWO, RULE)
-    assert expected_calibration_error(stated) == pytest.approx(0)
-    assert expected_calibration_error(turned) == pytest.approx(0.5)
 
 
 def test_the_hyperparameter_that_decides_the_cost_is_named_first() -> None:

@@ -1,14 +1,17 @@
 """From scores to a decision: calibrated probabilities, and the thresholds that cost the user least.
 
 Both are fitted on predictions for photos that the predicting network has not seen (out-of-fold), never on the test
-split. Calibration is temperature scaling (Guo et al., 2017, "On calibration of modern neural networks", section 4.2).
+split. Calibration is temperature scaling (Guo et al., 2017, "On calibration of modern neural networks", section 4.2),
+with one summand a label where that pays (Platt, 1999, for two labels).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.optimize
 
 from okko_models.decision import Costs, DecisionRule
 
@@ -37,6 +40,60 @@ def log_loss(probability: NDArray[np.floating], truth: NDArray[np.integer]) -> f
     return float(losses(probability, truth).mean())
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What makes probabilities of scores: softmax(scores / temperature + shift).
+
+    Attributes:
+        temperature: above 1 for a network that is too sure of itself.
+        shift: one summand a label, the first one 0; all 0 unless some label is named too often.
+    """
+
+    temperature: float
+    shift: tuple[float, ...]
+
+    def __call__(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Returns (n, n_labels) probabilities of (n, n_labels) scores."""
+        return softmax(logits / self.temperature + np.array(self.shift))
+
+
+def fit_calibration(
+    logits: NDArray[np.floating], truth: NDArray[np.integer], folds: NDArray[np.integer]
+) -> Calibration:
+    """Returns the calibration that fits best; it shifts labels only if that foretells the other folds better.
+
+    Args:
+        logits: (n, k) scores of photos that the network has not seen.
+        truth: (n,) index of the true label.
+        folds: (n,) number of the fold that each photo belongs to.
+    """
+    saving = 0.0
+    for fold in np.unique(folds):
+        learn, rest = folds != fold, folds == fold
+        plain, shifted = (fit(logits[learn], truth[learn]) for fit in (_without_shift, _with_shift))
+        saving += float((losses(plain(logits[rest]), truth[rest]) - losses(shifted(logits[rest]), truth[rest])).sum())
+    return (_with_shift if saving > 0 else _without_shift)(logits, truth)
+
+
+def _without_shift(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> Calibration:
+    return Calibration(fit_temperature(logits, truth), (0.0,) * logits.shape[1])
+
+
+def _with_shift(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> Calibration:
+    smoothed = _smoothed(truth, logits.shape[1])
+
+    def calibration(values: NDArray[np.float64]) -> Calibration:
+        return Calibration(float(np.exp(values[0])), (0.0, *values[1:].tolist()))
+
+    def misfit(values: NDArray[np.float64]) -> float:
+        return _misfit(calibration(values)(logits), smoothed)
+
+    start = np.zeros(logits.shape[1])
+    start[0] = np.log(fit_temperature(logits, truth))
+    bounds = [(np.log(_TEMPERATURES[0]), np.log(_TEMPERATURES[-1])), *[(-20.0, 20.0)] * (logits.shape[1] - 1)]
+    return calibration(scipy.optimize.minimize(misfit, start, method="L-BFGS-B", bounds=bounds).x)
+
+
 def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
     """Returns the temperature T that makes softmax(logits / T) fit the truth best.
 
@@ -46,11 +103,19 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
         logits: (n, k) scores of photos that the network has not seen.
         truth: (n,) index of the true label.
     """
-    n, k = logits.shape
+    smoothed = _smoothed(truth, logits.shape[1])
+    return float(_TEMPERATURES[int(np.argmin([_misfit(softmax(logits / t), smoothed) for t in _TEMPERATURES]))])
+
+
+def _smoothed(truth: NDArray[np.integer], k: int) -> NDArray[np.float64]:
+    n = len(truth)
     smoothed = np.full((n, k), 1 / (n + k))
     smoothed[np.arange(n), truth] += n / (n + k)
-    misfit = [-(smoothed * np.log(np.maximum(softmax(logits / t), 1e-12))).sum() for t in _TEMPERATURES]
-    return float(_TEMPERATURES[int(np.argmin(misfit))])
+    return smoothed
+
+
+def _misfit(probability: NDArray[np.float64], smoothed: NDArray[np.float64]) -> float:
+    return float(-(smoothed * np.log(np.maximum(probability, 1e-12))).sum())
 
 
 def choose_rule(

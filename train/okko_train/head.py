@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from okko_train.calibration import Calibration
+
 MAX_COMPONENTS = 256
 MAX_PHOTOS_FOR_AXES = 800
 
@@ -118,10 +120,12 @@ class Head:
         """Returns (n_photos, n_labels) probabilities of (n_photos, n_features) features."""
         return self.network.predict(self.projection(features))
 
-    def calibrated(self, temperature: float) -> Head:
-        """Returns a head whose scores are divided by `temperature`, within the last layer's weights."""
+    def calibrated(self, calibration: Calibration) -> Head:
+        """Returns a head whose scores are divided by the temperature and shifted, within the last layer's weights."""
         network = self.network.copy()
-        network.layers[-1].matrix[:] /= temperature
+        last = network.layers[-1]
+        last.matrix[:] /= calibration.temperature
+        last.bias[:] += np.array(calibration.shift, last.bias.dtype)[:, None]
         return Head(self.projection, network)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from okko_models.decision import Verdict
 from okko_models.manifest import Interval
+from okko_train.calibration_error import calibration_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from okko_models.decision import DecisionRule
+    from okko_train.calibration_error import CalibrationError
 
 _Z_95 = 1.959964
 _BOOTSTRAP_SAMPLES = 2000
@@ -41,6 +43,7 @@ class Evaluation:
         false_ok: bad photos with verdict OK.
         false_ko: good photos with verdict KO.
         cost_per_photo: mean cost of the verdicts, in the currency of the rule's costs.
+        calibration_error: how far the probability of OK is from the share that is good.
         probability_of_ok: (n,) for plots.
         truly_ok: (n,) bool, for plots.
     """
@@ -54,6 +57,7 @@ class Evaluation:
     false_ok: int
     false_ko: int
     cost_per_photo: Interval
+    calibration_error: CalibrationError
     probability_of_ok: NDArray[np.float64]
     truly_ok: NDArray[np.bool_]
 
@@ -97,6 +101,7 @@ def evaluate(
         false_ok=int((called_ok & ~truly_ok).sum()),
         false_ko=int((called_ko & truly_ok).sum()),
         cost_per_photo=_bootstrap(lambda rows: costs[rows].mean(axis=1), n, float(costs.mean())),
+        calibration_error=calibration_error(of_ok, truly_ok),
         probability_of_ok=of_ok,
         truly_ok=truly_ok,
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from okko_models.decision import Verdict
     from okko_models.manifest import Manifest
+    from okko_train.calibration import Calibration
     from okko_train.dataset import Dataset
     from okko_train.metrics import Evaluation
 
@@ -103,7 +104,7 @@ class TrainingResult:
         trials: the swarm's trials in order.
         chosen: number of the trial whose hyperparameters the model has.
         curves: one a fold, with the chosen hyperparameters.
-        temperature: of the calibration.
+        calibration: from scores to probabilities.
         variants: float and int8.
         mistakes: the worst test photos, worst first: wrong verdicts by cost, then UNCERTAIN ones.
         duration_s: wall time of the whole run.
@@ -116,7 +117,7 @@ class TrainingResult:
     trials: tuple[Trial, ...]
     chosen: int
     curves: tuple[LearningCurve, ...]
-    temperature: float
+    calibration: Calibration
     variants: tuple[Variant, ...]
     mistakes: tuple[Example, ...]
     duration_s: float

@@ -89,6 +89,8 @@ def _add_figures(table: Table, evaluation: Evaluation) -> None:
     table.add_row("false OK / false KO", f"{evaluation.false_ok} / {evaluation.false_ko}")
     cost = evaluation.cost_per_photo
     table.add_row("cost per photo", f"{cost.value:.3f}  (95 %: {cost.low:.3f} to {cost.high:.3f})")
+    error = evaluation.calibration_error
+    table.add_row("calibration error", f"{_percent(error.corrected)}; {error.if_perfect:.1%} is chance")
 
 
 def _figures(evaluation: Evaluation) -> dict[str, Any]:
@@ -104,12 +106,19 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
         "false_ok": evaluation.false_ok,
         "false_ko": evaluation.false_ko,
         "cost_per_photo": evaluation.cost_per_photo.value,
+        "expected_calibration_error": evaluation.calibration_error.corrected.value,
+        "calibration": {
+            "plain": evaluation.calibration_error.plain,
+            "if_perfect": evaluation.calibration_error.if_perfect,
+            "bins": evaluation.calibration_error.bins,
+        },
         "interval_95": {
             name: [interval.low, interval.high]
             for name, interval in (
                 ("accuracy", evaluation.accuracy),
                 ("balanced_accuracy", evaluation.balanced_accuracy),
                 ("cost_per_photo", evaluation.cost_per_photo),
+                ("expected_calibration_error", evaluation.calibration_error.corrected),
             )
         },
     }

@@ -1,7 +1,7 @@
 """The whole of training: photos in, a bundle out.
 
 A test split is put aside first and meets the model only at the very end. On the rest, networks are cross-validated:
-that chooses the hyperparameters (by the swarm), the temperature, the thresholds, and float or int8. The head that ships
+that chooses the hyperparameters (by the swarm), the calibration, the thresholds, and float or int8. The head that ships
 has learnt from all photos but the test split.
 """
 
@@ -26,6 +26,7 @@ from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
 from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
 from okko_models.photo import read_photo, shrink
+from okko_train.conformal import check_promise
 from okko_train.embedding import embed_copies, embed_looks, find_region
 from okko_train.export import assemble, check_parity
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, feature_model
@@ -72,6 +73,8 @@ class Options:
     Attributes:
         name: of the model.
         costs: what mistakes cost.
+        max_error: share of bad ones called OK, and of good ones called KO, that the thresholds must keep to; None
+            asks for no such promise.
         ok_labels: labels that count as good; None takes those whose name says so (see `sounds_good`).
         seed: of the split, the networks and the swarm.
         trials: how many sets of hyperparameters the swarm may try.
@@ -82,6 +85,7 @@ class Options:
 
     name: str
     costs: Costs
+    max_error: float | None = None
     ok_labels: tuple[str, ...] | None = None
     seed: int = 0
     trials: int = 30
@@ -102,13 +106,16 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     ok_labels = choose_ok_labels(dataset, options.ok_labels)
     split = split_photos(dataset, seed=options.seed)
     truth = dataset.targets
+    if options.max_error is not None:
+        truly_ok = np.isin(truth[split.learn], [dataset.labels.index(label) for label in ok_labels])
+        check_promise(options.max_error, int(truly_ok.sum()), int((~truly_ok).sum()))
 
     variant, recipe, tuned, curves, variants = _search(dataset, split, truth, ok_labels, options, started)
     parameters = cast("Hyperparameters", tuned.chosen.parameters)
     with threadpool_limits(1):
         look = _learn_look(variant.features, recipe, split)
         head = _fit_head(look, truth[split.learn], len(dataset.labels), parameters, options.seed)
-        head = head.calibrated(variant.temperature)
+        head = head.calibrated(variant.calibration)
     model = assemble(variant.model, head).SerializeToString()
 
     test_photos = [dataset.photos[row] for row in split.test]
@@ -140,6 +147,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
             "accuracy": test.accuracy,
             "balanced_accuracy": test.balanced_accuracy,
             "cost_per_photo": test.cost_per_photo,
+            "expected_calibration_error": test.calibration_error.corrected,
         },
         dataset=DatasetEntry(
             digest=dataset.digest, photos=dataset.counts(), group_by=dataset.group_by, test_photos=test.n
@@ -162,7 +170,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         trials=tuned.trials,
         chosen=tuned.chosen.number,
         curves=curves,
-        temperature=variant.temperature,
+        calibration=variant.calibration,
         variants=variants,
         mistakes=_mistakes(dataset, split.test, probability, variant.rule),
         duration_s=time.monotonic() - started,
@@ -215,9 +223,11 @@ def _search(
             features,
             logits=data.out_of_fold(parameters)[0],
             truth=learn_truth,
+            folds=split.folds,
             labels=dataset.labels,
             ok_labels=ok_labels,
             costs=options.costs,
+            max_error=options.max_error,
             photos=learn_photos,
         )
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from okko_models.classifier import make_session
 from okko_models.photo import read_photo
-from okko_train.calibration import choose_rule, fit_temperature, losses, softmax
+from okko_train.calibration import choose_rule, fit_calibration, losses
+from okko_train.conformal import keep_promise
 from okko_train.feature_graph import IMAGE
 from okko_train.metrics import costs_of
 from okko_train.result import Variant
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from okko_models.decision import Costs, DecisionRule
+    from okko_train.calibration import Calibration
     from okko_train.dataset import Photo
     from okko_train.looks import Embedded
 
@@ -42,7 +44,7 @@ class Measured:
         precision: "float32" or "int8".
         model: graph from `image` to `features`.
         features: of all photos, the test split too.
-        temperature: fitted out of fold.
+        calibration: fitted out of fold.
         probability: (n_learn, n_labels) out of fold, calibrated.
         rule: chosen out of fold.
         losses: (n_learn,) log loss of each photo, in nats.
@@ -53,7 +55,7 @@ class Measured:
     precision: str
     model: ModelProto
     features: Embedded
-    temperature: float
+    calibration: Calibration
     probability: NDArray[np.float64]
     rule: DecisionRule
     losses: NDArray[np.float64]
@@ -79,9 +81,11 @@ def measure(
     *,
     logits: NDArray[np.float64],
     truth: NDArray[np.int64],
+    folds: NDArray[np.int64],
     labels: Sequence[str],
     ok_labels: Sequence[str],
     costs: Costs,
+    max_error: float | None,
     photos: Sequence[Photo],
 ) -> Measured:
     """Calibrates and times one variant.
@@ -92,21 +96,28 @@ def measure(
         features: of all photos.
         logits: (n_learn, n_labels) out of fold.
         truth: (n_learn,) index of the label.
-        labels: their names.
+        folds: (n_learn,) number of the fold that each photo belongs to.
+        labels: names of the labels.
         ok_labels: those that count as good.
         costs: what mistakes cost.
+        max_error: the error rate to promise; None promises nothing.
         photos: to be timed with.
+
+    Raises:
+        OkkoError: too few photos for the promise.
     """
-    temperature = fit_temperature(logits, truth)
-    probability = softmax(logits / temperature)
+    calibration = fit_calibration(logits, truth, folds)
+    probability = calibration(logits)
     ok_columns = [labels.index(label) for label in ok_labels]
     of_ok, truly_ok = probability[:, ok_columns].sum(axis=1), np.isin(truth, ok_columns)
     rule = choose_rule(of_ok, truly_ok, ok_labels, costs)
+    if max_error is not None:
+        rule = keep_promise(rule, of_ok, truly_ok, max_error)
     return Measured(
         precision=precision,
         model=model,
         features=features,
-        temperature=temperature,
+        calibration=calibration,
         probability=probability,
         rule=rule,
         losses=losses(probability, truth),

@@ -30,6 +30,12 @@ _COST = click.FloatRange(min=0, max=1e9)
     "--cost-uncertain", type=_COST, default=0.25, show_default=True, help="Cost of one set aside for a person."
 )
 @click.option(
+    "--max-error",
+    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Promise that mistakes are no oftener than this, 0.02 say; what cannot be told becomes UNCERTAIN.",
+)
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same photos: same model."
 )
 @click.option("--trials", type=click.IntRange(min=1), default=30, show_default=True, help="Trials of the swarm.")
@@ -47,6 +53,7 @@ def train(
     cost_false_ok: float,
     cost_false_ko: float,
     cost_uncertain: float,
+    max_error: float | None,
     seed: int,
     trials: int,
     budget: float | None,
@@ -63,6 +70,7 @@ def train(
     okko train photos/ --out marbles.okko
     okko train photos/ --out marbles.okko --group-by rig
     okko train parts/ --out parts.okko --cost-false-ok 20 --cost-false-ko 1 --cost-uncertain 0.5
+    okko train parts/ --out parts.okko --max-error 0.02
     """  # noqa: D301
     if cost_false_ok == cost_false_ko == 0:
         raise click.UsageError("--cost-false-ok and --cost-false-ko are both 0: then no decision matters; raise one")
@@ -77,6 +85,7 @@ def train(
     options = training.Options(
         name=training.model_name(name, out),
         costs=Costs(cost_false_ok, cost_false_ko, cost_uncertain),
+        max_error=max_error,
         ok_labels=ok_labels or None,
         seed=seed,
         trials=trials,

@@ -71,8 +71,9 @@ def render(result: TrainingResult) -> str:
         judging = (
             plots.precision_recall(test, rule),
             plots.cost_by_threshold(result.validation, test, rule),
+            plots.price_of_promises(result.validation, rule),
             plots.probabilities(test, rule),
-            plots.calibration(test, result.validation, result.temperature),
+            plots.calibration(test, result.validation, result.calibration),
         )
         swarm = swarm_pictures(result.trials)
         learning = plots.learning_curves(result.curves)

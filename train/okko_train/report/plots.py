@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, PercentFormatter
 
+from okko_train.calibration import choose_rule
+from okko_train.conformal import keep_promise, least_error
 from okko_train.metrics import share_interval
 from okko_train.report.svg import Paint, Picture, canvas, inline_svg, legend_on_top
-from okko_train.report.wording import counted, number, percent, photos
+from okko_train.report.wording import calibration_in_words, counted, number, percent, photos, scores_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from okko_models.decision import DecisionRule
+    from okko_train.calibration import Calibration
     from okko_train.metrics import Evaluation
     from okko_train.result import LearningCurve
 
-_BINS = 10
+_STEPS = 10
+_MOST_ERROR = 0.2
 
 
 def precision_recall(test: Evaluation, rule: DecisionRule) -> Picture | None:
@@ -116,7 +120,8 @@ def cost_by_threshold(validation: Evaluation, test: Evaluation, rule: DecisionRu
         inline_svg(axes, "cost", "Cost per photo against the decision thresholds"),
         f"On {photos(validation.n)} of the training part, each judged by a network that had not seen it. "
         f"{explained}Chosen: {where}, at {number(chosen)} a photo there and {number(test.cost_per_photo.value)} on the "
-        f"{photos(test.n)} of the test.",
+        f"{photos(test.n)} of the test. With these thresholds {percent(uncertain_share(validation, rule))} of the "
+        f"training part and {percent(uncertain_share(test, rule))} of the test go to a person.",
     )
 
 
@@ -164,7 +169,7 @@ def probabilities(test: Evaluation, rule: DecisionRule) -> Picture:
     )
 
 
-def calibration(test: Evaluation, validation: Evaluation, temperature: float) -> Picture:
+def calibration(test: Evaluation, validation: Evaluation, chosen: Calibration) -> Picture:
     """Share of truly good photos against the probability of OK that the model stated."""
     axes = canvas()
     axes.plot([0, 1], [0, 1], color=Paint.SOFT, linewidth=1.2, linestyle=(0, (1, 2)), label="ideal")
@@ -193,32 +198,60 @@ def calibration(test: Evaluation, validation: Evaluation, temperature: float) ->
     return Picture(
         "Do the probabilities mean what they say?",
         inline_svg(axes, "calibration", "Reliability of the stated probabilities"),
-        f"Expected calibration error {percent(expected_calibration_error(test))} on the {photos(test.n)} of the test "
-        f"and {percent(expected_calibration_error(validation))} on {photos(validation.n)} of the training part, in "
-        f"{_BINS} equal bins; whiskers are 95\N{NO-BREAK SPACE}% intervals. Scores were divided by the temperature "
-        f"{number(temperature)}.",
+        f"{calibration_in_words(test, validation)} {scores_in_words(chosen)} Drawn in steps of 10\N{NO-BREAK SPACE}%; "
+        "whiskers are 95\N{NO-BREAK SPACE}% intervals.",
     )
 
 
 def reliability(evaluation: Evaluation) -> tuple[NDArray[np.float64], ...]:
-    """Returns mean stated probability, share found good and the share's 95 % bounds, (m,) each, of the filled bins."""
+    """Returns mean stated probability, share found good and the share's 95 % bounds, (m,) each, of the filled steps."""
+    number_of_step = np.minimum((evaluation.probability_of_ok * _STEPS).astype(int), _STEPS - 1)
     rows = []
-    for inside in _bins(evaluation):
+    for step in np.unique(number_of_step):
+        inside = number_of_step == step
         interval = share_interval(int(evaluation.truly_ok[inside].sum()), int(inside.sum()))
         rows.append((evaluation.probability_of_ok[inside].mean(), interval.value, interval.low, interval.high))
     return tuple(np.array(rows).T)
 
 
-def expected_calibration_error(evaluation: Evaluation) -> float:
-    """Returns the mean distance between stated probability and share found (Naeini et al., 2015), in [0, 1]."""
-    of_ok, good = evaluation.probability_of_ok, evaluation.truly_ok
-    gaps = [abs(of_ok[inside].mean() - good[inside].mean()) * inside.sum() for inside in _bins(evaluation)]
-    return float(sum(gaps) / evaluation.n)
+def price_of_promises(validation: Evaluation, rule: DecisionRule) -> Picture | None:
+    """Share of UNCERTAIN verdicts against the error rate that could be promised, with the chosen one marked."""
+    good, bad = int(validation.truly_ok.sum()), int((~validation.truly_ok).sum())
+    if not min(good, bad) or (least := least_error(min(good, bad))) >= _MOST_ERROR:
+        return None
+    axes = canvas()
+    errors = np.geomspace(least, _MOST_ERROR, 60)
+    errors[0] = least * (1 + 1e-9)
+    unsure = [uncertain_share(validation, promised(validation, rule, error)) for error in errors]
+    axes.plot(errors, unsure, color=Paint.UNCERTAIN, drawstyle="steps-post", label="with that promise")
+    if rule.promise is not None:
+        now = uncertain_share(validation, rule)
+        axes.plot(rule.promise.max_error, now, "o", color=Paint.INK, markersize=9, zorder=4, label="promised")
+    log_scale(axes, "x")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: percent(float(value))))
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="mistakes that may be made", ylabel="share UNCERTAIN")
+    legend_on_top(axes)
+    return Picture(
+        "What a promise takes",
+        inline_svg(axes, "promise", "Share of UNCERTAIN verdicts against the error rate that is promised"),
+        f"On {photos(validation.n)} of the training part, each judged by a network that had not seen it: the rarer "
+        "mistakes must be (--max-error), the more often a person is asked. "
+        f"{counted(min(good, bad), 'photo')} of the rarer side cannot promise less than {percent(least)}.",
+    )
 
 
-def _bins(evaluation: Evaluation) -> list[NDArray[np.bool_]]:
-    number_of_bin = np.minimum((evaluation.probability_of_ok * _BINS).astype(int), _BINS - 1)
-    return [number_of_bin == index for index in np.unique(number_of_bin)]
+def promised(evaluation: Evaluation, rule: DecisionRule, max_error: float) -> DecisionRule:
+    """Returns the rule that would have come of asking for `max_error`: thresholds by costs, then moved apart."""
+    chosen = choose_rule(evaluation.probability_of_ok, evaluation.truly_ok, rule.ok_labels, rule.costs)
+    return keep_promise(chosen, evaluation.probability_of_ok, evaluation.truly_ok, max_error)
+
+
+def uncertain_share(evaluation: Evaluation, rule: DecisionRule) -> float:
+    """Returns the share of photos whose probability of OK lies between the thresholds of `rule`."""
+    of_ok = evaluation.probability_of_ok
+    return float(((of_ok >= rule.ko_threshold) & (of_ok < rule.ok_threshold)).mean())
 
 
 def learning_curves(curves: Sequence[LearningCurve]) -> Picture | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from okko_models.decision import DecisionRule
     from okko_models.manifest import Interval
+    from okko_train.calibration import Calibration
     from okko_train.metrics import Evaluation
 
 _SPACE = "\N{NO-BREAK SPACE}"
@@ -118,6 +119,46 @@ def rule_in_words(rule: DecisionRule) -> list[str]:
         sentences.append(f"UNCERTAIN, a person looks, when it is from {percent(rule.ko_threshold)} up to there.")
     below = f"KO, when it is below {percent(rule.ko_threshold)}."
     return [*sentences, below if rule.ko_threshold > 0 else "KO, never."]
+
+
+def promise(rule: DecisionRule, test: Evaluation) -> str:
+    """Returns which error rate the thresholds keep to, and what the test found of it; empty without a promise."""
+    if rule.promise is None:
+        return ""
+    most, confidence = percent(rule.promise.max_error), percent(rule.promise.confidence)
+    good, bad = int(test.truly_ok.sum()), int((~test.truly_ok).sum())
+    return (
+        f"Promised: of bad objects like these at most {most} are called OK, and of good ones at most {most} KO; what "
+        f"cannot be told so surely is UNCERTAIN. A model made in this way keeps that with {confidence} confidence; it "
+        f"rests on {counted(rule.promise.bad, 'bad photo')} and {rule.promise.good:,} good. Found on the test, which "
+        f"had no say in it: {test.false_ok:,} of {bad:,} bad ({_bounds(test.false_ok, bad)}) and {test.false_ko:,} of "
+        f"{good:,} good ({_bounds(test.false_ko, good)})."
+    )
+
+
+def _bounds(hits: int, n: int) -> str:
+    return f"95{_SPACE}% interval {percent_range(share_interval(hits, n))}" if n else "so it says nothing"
+
+
+def calibration_in_words(test: Evaluation, validation: Evaluation) -> str:
+    """Returns how far stated probabilities are from what was found, and how much of it few photos explain."""
+    error = test.calibration_error
+    return (
+        f"On the {photos(test.n)} of the test the stated probability is {percent(error.corrected.value)} off on "
+        f"average (expected calibration error, corrected for few photos, 95{_SPACE}% interval "
+        f"{percent_range(error.corrected)}). Uncorrected it is {percent(error.plain)} in "
+        f"{counted(error.bins, 'equally filled bin')}, where probabilities that are exactly right would show "
+        f"{percent(error.if_perfect)}. On {photos(validation.n)} of the training part it is "
+        f"{percent(validation.calibration_error.corrected.value)}."
+    )
+
+
+def scores_in_words(calibration: Calibration) -> str:
+    """Returns what was done to the scores to make them probabilities."""
+    said = f"Scores were divided by the temperature {number(calibration.temperature)}"
+    if any(calibration.shift):
+        said += f" and shifted by {listed([number(shift) for shift in calibration.shift])}"
+    return f"{said}."
 
 
 def what_happened(rule: DecisionRule, truth: str, verdict: Verdict) -> str:
