@@ -152,7 +152,7 @@ def test_a_place_in_the_file_starts_at_the_files_folder_and_one_of_a_flag_does_n
     assert settings.camera.source == f"folder:{tmp_path / 'photos'}"
     assert (settings.journal.path, settings.outbox.folder) == ("/var/j", "/home/anna/box")
     assert load(path, {"bundle": Path("x.okko")}).bundle == "x.okko"
-    for source in ("pi", "pi:1", "v4l2:/dev/video0"):
+    for source in ("pi", "pi:1", "v4l2", "v4l2:/dev/video0"):
         assert load(write(f'[camera]\nsource = "{source}"')).camera.source == source
 
 

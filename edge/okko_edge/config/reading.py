@@ -190,7 +190,7 @@ def _anchored(value: str, folder: Path) -> str:
     kind, colon, place = value.partition(":")
     if colon and kind in {"folder", "sim"}:
         return f"{kind}:{_anchored(place, folder)}"
-    if (colon and kind in {"pi", "v4l2"}) or value in {"", "pi"}:
+    if (colon and kind in {"pi", "v4l2"}) or value in {"", "pi", "v4l2"}:
         return value
     return str(folder / Path(value).expanduser())
 

@@ -135,7 +135,7 @@ def _places(settings: Settings) -> Iterator[Finding]:
     kind, _, place = settings.camera.source.partition(":")
     if kind in {"folder", "sim"} and not Path(place).is_dir():
         yield Finding("camera.source", f"{place} is not a folder")
-    if kind == "v4l2" and not Path(place).exists():
+    if kind == "v4l2" and place.startswith("/") and not Path(place).exists():
         yield Finding("camera.source", f"{place} is not there; is the camera plugged in?", fatal=False)
     if settings.mqtt.password_file and not Path(settings.mqtt.password_file).is_file():
         yield Finding("mqtt.password_file", f"{settings.mqtt.password_file} is not a file")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from okko_edge.camera import CameraChoice
+from okko_edge.cameras import opening as cameras
 from okko_edge.doctor.findings import fail, ok, warn
 from okko_edge.gates import opening as gates
 from okko_edge.gates import sysfs_pwm
@@ -18,28 +20,21 @@ if TYPE_CHECKING:
 
 def look(settings: Settings) -> Iterator[Line]:
     """Looks at the parts that are chosen; those that are not are nobody's concern."""
-    yield _camera(settings)
+    yield _camera(settings.camera.source)
     yield _trigger(settings.trigger)
     yield from _gate(settings.gate)
 
 
-def _camera(settings: Settings) -> Line:
-    reason = _why_no_camera(settings.camera.source.partition(":")[0])
+def _camera(source: str) -> Line:
+    try:
+        reason = cameras.why_not_available(CameraChoice.parse(source))
+    except ValueError as error:
+        reason = str(error)
     if reason is None:
-        return ok("camera", settings.camera.source)
-    return fail("camera", f"{settings.camera.source}: {reason}", "mend that, or name another camera.source")
-
-
-def _why_no_camera(kind: str) -> str | None:
-    if kind == "pi":
-        from okko_edge.cameras import pi
-
-        return pi.why_not_available()
-    if kind == "v4l2":
-        from okko_edge.cameras import v4l2
-
-        return v4l2.why_not_available()
-    return None
+        return ok("camera", source)
+    return fail(
+        "camera", f"{source}: {reason}", "mend that; or, if okko's own service has the camera: sudo systemctl stop okko"
+    )
 
 
 def _trigger(trigger: TriggerSettings) -> Line:
