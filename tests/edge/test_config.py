@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from okko_edge.commands.config import config
 from okko_edge.config import ConfigError, contradictions, find, load, read
@@ -120,6 +122,33 @@ def test_a_wrong_flag_is_named_as_one():
 )
 def test_a_file_that_is_no_configuration_is_refused_in_words(write, data, said):
     assert said in refusal(write(data))
+
+
+_VALUES = st.one_of(
+    st.sampled_from(
+        ["1979-05-27", "07:32:00", "inf", "-nan", "[]", "{}", "{ a = 1 }", "[[1], {}]", "''", '"""\n"""', "0x"]
+    ),
+    st.integers().map(str),
+    st.integers(300, 5000).map(lambda digits: "9" * digits),
+    st.floats().map(str),
+    st.text(max_size=5),
+)
+_NAMES = st.one_of(
+    st.sampled_from([*all_keys(), "camera", "[camera]\nwidth", "[[camera]]\nwidth", "'camera.width'", "[gate]\nkind"]),
+    st.text(max_size=5),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(_NAMES, _VALUES), max_size=4))
+def test_whatever_a_file_holds_it_is_read_or_refused_in_words(write, lines):
+    path = write("\n".join(f"{name} = {value}" for name, value in lines).encode(errors="replace"))
+    said = ""
+    try:
+        load(path)
+    except ConfigError as error:
+        said = str(error)
+    assert said == "" or said.startswith(f"{path}: ")
 
 
 def test_a_file_that_is_not_there_is_refused_with_what_to_do(tmp_path):

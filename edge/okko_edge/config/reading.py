@@ -95,7 +95,7 @@ def read(path: Path | None, overrides: Mapping[str, object] | None = None) -> Lo
     text = _text(path) if path is not None else ""
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also for numbers of thousands of digits
         raise ConfigError(f'{path}: not TOML: {error}. A text needs quotes: source = "pi"') from error
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -221,7 +221,7 @@ def _beginnings(text: str) -> tuple[tuple[int, dict[str, Any]], ...]:
     for number in range(1, len(lines) + 1):
         try:
             readable.append((number, tomllib.loads("".join(lines[:number]))))
-        except tomllib.TOMLDecodeError:
+        except ValueError:
             continue
     return tuple(readable)
 
