@@ -66,7 +66,7 @@ def test_counts_marbles_and_charts_appear_and_follow(bench: Bench, browser: Brow
     first, second, *_ = text(browser, "#latest").split("no. 4")[0], text(browser, "#latest li:nth-child(2)")
     assert "no frame was taken" in first
     assert "Uncertain" in second
-    assert "50 % OK" in second
+    assert "50\u00a0% OK" in second
     assert "unlike anything in training" in second
     assert "stale frames\n5" in text(browser, "#events")
     assert browser.run("document.querySelectorAll('#confidence rect').length") == 20

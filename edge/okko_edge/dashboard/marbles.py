@@ -6,12 +6,13 @@ they are asked for, and not more often than anyone can see: nobody watches, noth
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from okko_edge.frame_file import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ class Marbles:
         kept = self._opened.get(number) or self._held.get(number)
         frame = kept[1] if kept and kept[0] is marble else marble.frame
         if frame is not None and marble.digest is None:
-            marble.digest = hashlib.sha256(frame.image.data).hexdigest()
+            marble.digest = digest_of(frame.image)
         return frame
 
     def open(self, marble: Marble) -> Frame | None:

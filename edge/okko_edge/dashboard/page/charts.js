@@ -1,7 +1,7 @@
 "use strict";
 // Draws the two charts into SVG elements that are there; numbers in, nothing fetched, nothing kept.
 
-const WIDTH = 480, HEIGHT = 190, LEFT = 40, RIGHT = 8, TOP = 14, BOTTOM = 24;
+const WIDTH = 480, HEIGHT = 190, LEFT = 48, RIGHT = 8, TOP = 14, BOTTOM = 24;
 const SVG = "http://www.w3.org/2000/svg";
 
 function svg(name, attributes, text) {
@@ -13,7 +13,7 @@ function svg(name, attributes, text) {
 
 function percent(share) {
   const value = share * 100;
-  return `${value > 0 && value < 9.95 ? value.toFixed(1) : Math.round(value)} %`;
+  return `${value > 0 && value < 9.95 ? value.toFixed(1) : Math.round(value)}\u00a0%`;
 }
 
 const across = (share) => LEFT + share * (WIDTH - LEFT - RIGHT);
