@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from okko_train.backbone import EMBEDDING
-from okko_train.feature_graph import CENTRE_SPREAD, Pool, Pooling, Recipe, View, feature_model
+from okko_train.feature_graph import CENTRE_SPREAD, Pool, Pooling, Recipe, Rectangle, View, feature_model
 from okko_train.looks import looks_at
 from okko_train.region import Place
 
@@ -41,6 +41,32 @@ def test_a_region_sees_exactly_its_square_and_stays_inside_the_photo(x, y):
     left, top = (int(np.clip(share * side - 30, 0, side - 60)) for share, side in ((x, 160), (y, 120)))
     square = image[top : top + 60, left : left + 60]
     np.testing.assert_array_equal(run(Recipe(View(0.5, 64, x=x, y=y)), image), run(Recipe(View(None, 64)), square))
+
+
+@pytest.mark.parametrize(
+    "part", [(0.25, 0.1, 0.5, 0.8), (0, 0, 1, 1), (0.99, 0.99, 0.01, 0.01), (0.333, 0.5, 0.6, 0.2)]
+)
+@pytest.mark.parametrize("size", [(120, 160), (97, 61), (3, 5), (1, 1)])
+def test_a_drawn_rectangle_is_seen_exactly_and_is_never_empty(part, size):
+    image = photo(*size)
+    view = View(Rectangle(*part), 64)
+    left, top, right, bottom = view.box(size[1], size[0])
+    assert abs(left - part[0] * size[1]) <= 0.5 or left == size[1] - 1
+    assert 0 <= left < right <= size[1]
+    assert 0 <= top < bottom <= size[0]
+    seen = image[top:bottom, left:right]
+    np.testing.assert_array_equal(run(Recipe(view), image), run(Recipe(View(None, 64)), seen))
+
+
+@pytest.mark.parametrize("part", [(-0.1, 0, 0.5, 0.5), (0.6, 0, 0.5, 0.5), (0, 0, 0, 1), (0, 0, float("nan"), 1)])
+def test_a_rectangle_that_is_no_part_of_the_photo_is_refused(part):
+    with pytest.raises(ValueError, match="not a part of the photo"):
+        Rectangle(*part)
+
+
+def test_where_a_region_is_drawn_nothing_else_is_looked_at():
+    part = Rectangle(0.2, 0.3, 0.4, 0.5)
+    assert {recipe.view.crop for recipe in looks_at(part).values()} == {part}
 
 
 def test_a_centred_view_does_not_see_what_lies_outside():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from okko_train.augment import Augmentation
-from okko_train.feature_graph import Recipe, View, feature_model, map_model
+from okko_train.feature_graph import Recipe, Rectangle, View, feature_model, map_model
 from okko_train.features import compute, embed, remembered
 from okko_train.looks import SIZE, Embedded
 from okko_train.progress import progress
@@ -77,14 +77,23 @@ def embed_looks(
 
 
 def _name(view: View) -> str:
+    if isinstance(view.crop, Rectangle):
+        return f"region {view.crop}"
     return "whole photos" if view.crop is None else f"region round {view.x:.0%}, {view.y:.0%}"
 
 
 def embed_copies(
-    dataset: Dataset, learn: NDArray[np.int64], model: ModelProto, digest: str, title: str, workers: int
+    dataset: Dataset,
+    learn: NDArray[np.int64],
+    model: ModelProto,
+    digest: str,
+    title: str,
+    workers: int,
+    copies: int | None = None,
 ) -> Embedded:
-    """Embeds all photos of `dataset`, and altered copies of those in the rows `learn`."""
-    data, copies = model.SerializeToString(), n_copies(len(dataset))
+    """Embeds all photos of `dataset`, and altered copies of those in the rows `learn`: `n_copies` unless told."""
+    data = model.SerializeToString()
+    copies = n_copies(len(dataset)) if copies is None else copies
     learn_photos = [dataset.photos[row] for row in learn]
     with progress(title, len(dataset) + copies * len(learn)) as seen:
         photos = embed(dataset.photos, data, digest, workers=workers, on_photo=seen)
@@ -92,4 +101,4 @@ def embed_copies(
             embed(learn_photos, data, digest, workers=workers, augmentation=Augmentation(copy), on_photo=seen)
             for copy in range(copies)
         ]
-    return Embedded(photos, np.stack(altered))
+    return Embedded(photos, np.stack(altered) if altered else np.empty((0, len(learn), photos.shape[1]), np.float32))

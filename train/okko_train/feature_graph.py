@@ -30,8 +30,38 @@ IMAGE: Final = "image"
 FEATURES: Final = "features"
 CENTRE_SPREAD: Final = 0.22
 """Standard deviation of the bell curve of `Pooling.CENTRE`, as a share of the view's side."""
+SMALLEST_PART: Final = 0.01
+"""Of the photo's width or height; what is smaller is a slip of the mouse."""
 _BUILD: Final = "1"
 """Goes into the digest of every recipe; to be raised whenever the same recipe gives other numbers."""
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A part of the photo, as shares of its width and height.
+
+    Attributes:
+        x: left edge.
+        y: upper edge.
+        width: at least `SMALLEST_PART`.
+        height: at least `SMALLEST_PART`.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        inside = min(self.x, self.y) >= 0 and max(self.x + self.width, self.y + self.height) <= 1 + 1e-6
+        if not (inside and min(self.width, self.height) >= SMALLEST_PART):
+            raise ValueError(
+                f"{self} is not a part of the photo: x, y, width and height are shares of it, x + width and y + height "
+                f"at most 1, width and height at least {SMALLEST_PART}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.x:g},{self.y:g},{self.width:g},{self.height:g}"
 
 
 @dataclass(frozen=True)
@@ -39,14 +69,14 @@ class View:
     """One look at the photo.
 
     Attributes:
-        crop: side of the square that is seen, as a share of the photo's shorter side; None squeezes the whole photo
-            into a square.
+        crop: side of the square that is seen, as a share of the photo's shorter side; or the rectangle that is seen,
+            squeezed into a square; None squeezes the whole photo.
         size: pixels along each side after resizing; a multiple of 32.
         x: middle of the square, as a share of the photo's width; moved inwards where the square would stick out.
         y: middle of the square, as a share of the photo's height.
     """
 
-    crop: float | None
+    crop: float | Rectangle | None
     size: int
     x: float = 0.5
     y: float = 0.5
@@ -59,12 +89,22 @@ class View:
         """Returns left, top, right, bottom of what is seen of a photo, in pixels; the graph computes the same."""
         if self.crop is None:
             return 0, 0, width, height
+        if isinstance(self.crop, Rectangle):
+            left, right = _edges(self.crop.x, self.crop.width, width)
+            top, bottom = _edges(self.crop.y, self.crop.height, height)
+            return left, top, right, bottom
         side = max(1, round(np.float32(min(width, height)) * np.float32(self.crop)))
         left, top = (
             min(max(0, math.floor(np.float32(extent) * np.float32(middle) - side / 2)), extent - side)
             for extent, middle in ((width, self.x), (height, self.y))
         )
         return left, top, left + side, top + side
+
+
+def _edges(start: float, length: float, extent: int) -> tuple[int, int]:
+    first, last = (round(np.float32(extent) * np.float32(share)) for share in (start, start + length))
+    first = min(first, extent - 1)
+    return first, min(max(last, first + 1), extent)
 
 
 class Pooling(enum.StrEnum):
@@ -128,7 +168,7 @@ def bell(side: int) -> NDArray[np.float32]:
     """Returns the weights (side, side) of `Pooling.CENTRE`; they sum to 1."""
     distance = (np.arange(side) + 0.5) / side - 0.5
     curve = np.exp(-(distance[:, None] ** 2 + distance**2) / (2 * CENTRE_SPREAD**2))
-    return (curve / curve.sum()).astype(np.float32)
+    return np.asarray(curve / curve.sum(), np.float32)
 
 
 def feature_model(recipe: Recipe) -> ModelProto:
@@ -202,7 +242,10 @@ class _Graph:
 
     def view(self, view: View) -> str:
         """From the photo to (n, 3, size, size), normalised as the backbone wants it."""
-        seen = IMAGE if view.crop is None else self.square(view.crop, view.x, view.y)
+        if isinstance(view.crop, Rectangle):
+            seen = self.rectangle(view.crop)
+        else:
+            seen = IMAGE if view.crop is None else self.square(view.crop, view.x, view.y)
         pixels = self.add("Cast", [self.add("Transpose", [seen], perm=[0, 3, 1, 2])], to=TensorProto.FLOAT)
         resized = self.add(
             "Resize",
@@ -217,6 +260,18 @@ class _Graph:
     def sizes(self, tensor: str, size: int) -> str:
         batch = self.add("Slice", [self.add("Shape", [tensor]), self.integers([0]), self.integers([1])])
         return self.add("Concat", [batch, self.integers([3, size, size])], axis=0)
+
+    def rectangle(self, part: Rectangle) -> str:
+        extent = self.add("Slice", [self.add("Shape", [IMAGE]), self.integers([1]), self.integers([3])])
+        exact = self.add("Cast", [extent], to=TensorProto.FLOAT)
+        corners = ((part.y, part.x), (part.y + part.height, part.x + part.width))
+        first, last = (
+            self.add("Cast", [self.add("Round", [self.add("Mul", [exact, share])])], to=TensorProto.INT64)
+            for share in (self.constant(np.array(corner, np.float32)) for corner in corners)
+        )
+        start = self.add("Min", [first, self.add("Sub", [extent, self.integers([1])])])
+        end = self.add("Min", [self.add("Max", [last, self.add("Add", [start, self.integers([1])])]), extent])
+        return self.add("Slice", [IMAGE, start, end, self.integers([1, 2])])
 
     def square(self, crop: float, x: float, y: float) -> str:
         extent = self.add("Slice", [self.add("Shape", [IMAGE]), self.integers([1]), self.integers([3])])

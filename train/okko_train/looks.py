@@ -1,7 +1,8 @@
 """The looks at a photo among which the swarm chooses: the whole of it, or the region that matters.
 
 Where objects fill the view the whole is better; where neighbours are in view, the region is. Which it is differs from
-rig to rig, so it is a hyperparameter.
+rig to rig, so it is a hyperparameter. Where the user has drawn the region nothing else is looked at, and what is chosen
+is whether its middle counts most.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from okko_train.backbone import EMBEDDING
-from okko_train.feature_graph import Pool, Pooling, Recipe, View
+from okko_train.feature_graph import Pool, Pooling, Recipe, Rectangle, View
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +25,17 @@ _OVERALL: Final = (Pool("block10"), Pool("block15"), Pool(EMBEDDING))
 _CENTRED: Final = tuple(Pool(tap, Pooling.CENTRE) for tap in ("block7", "block10", "block14", "block15", "head"))
 
 
-def looks_at(place: Place) -> dict[str, Recipe]:
-    """Returns the looks by name; `place` is the middle of the region."""
+def looks_at(where: Place | Rectangle) -> dict[str, Recipe]:
+    """Returns the looks by name.
+
+    Args:
+        where: the middle of the region that was found, or the very region that the user has drawn.
+    """
+    if isinstance(where, Rectangle):
+        drawn = View(crop=where, size=SIZE)
+        return {"region": Recipe(drawn, _CENTRED), "region_evenly": Recipe(drawn, _OVERALL)}
     whole = View(crop=None, size=SIZE)
-    region = View(crop=REGION_CROP, size=SIZE, x=place.x, y=place.y)
+    region = View(crop=REGION_CROP, size=SIZE, x=where.x, y=where.y)
     return {
         "whole": Recipe(whole, _OVERALL),
         "region": Recipe(region, _CENTRED),

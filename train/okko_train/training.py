@@ -7,18 +7,15 @@ has learnt from all photos but the test split.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import platform
 import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from okko_models.bundle import MODEL, REPORT, check_destination, write_bundle
 from okko_models.classifier import make_session
@@ -26,41 +23,30 @@ from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
 from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
 from okko_models.photo import read_photo, shrink
+from okko_train.candidates import Candidate, Task, choose_candidate, on_pretrained, on_trained_backbone
 from okko_train.conformal import check_promise
-from okko_train.embedding import embed_copies, embed_looks, find_region
 from okko_train.export import assemble, check_parity
-from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, feature_model
+from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Rectangle
 from okko_train.features import compute
+from okko_train.finetune import check_torch
 from okko_train.golden import choose_golden, golden_frames
-from okko_train.head import Head, Hyperparameters, Projection, train_network
-from okko_train.looks import looks_at
 from okko_train.metrics import evaluate
-from okko_train.preparation import Split, choose_ok_labels, split_photos
-from okko_train.progress import console, progress
-from okko_train.quantize import quantize
+from okko_train.preparation import choose_ok_labels, split_photos
+from okko_train.progress import progress
 from okko_train.report import render
 from okko_train.result import Example, TrainingResult
-from okko_train.tuning import CrossValidation, Look, TuningResult, tune
-from okko_train.variants import Measured, choose, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from onnx import ModelProto
 
     from okko_models.decision import Costs, DecisionRule
     from okko_train.dataset import Dataset
     from okko_train.feature_graph import Recipe
-    from okko_train.looks import Embedded
-    from okko_train.result import LearningCurve, Variant
 
 MAX_MISTAKES_SHOWN = 12
 SHOWN_SIDE = 240
-# The search must leave time for int8, export and report; a fixed part, and a part that grows with the photos.
-RESERVE_S = 8.0
-RESERVE_PER_EMBEDDING_S = 0.6
 # Largest difference in probability that golden frames may show on another processor. Floats differ by rounding alone;
 # 8-bit kernels of processors without dot-product instructions saturate now and then.
 TOLERANCE = {"float32": 1e-3, "int8": 2e-2}
@@ -75,8 +61,13 @@ class Options:
         costs: what mistakes cost.
         max_error: share of bad ones called OK, and of good ones called KO, that the thresholds must keep to; None
             asks for no such promise.
+        roi: the part of the photos that the model sees; None finds it.
         ok_labels: labels that count as good; None takes those whose name says so (see `sounds_good`).
         seed: of the split, the networks and the swarm.
+        finetune: train the backbone itself, too, and ship the better model.
+        scratch: start from nothing instead of a pretrained backbone.
+        any_way_up: an object may lie any way round; only training the backbone needs to know.
+        epochs: how often training the backbone sees each photo, at most; None: as usual.
         trials: how many sets of hyperparameters the swarm may try.
         budget_s: the search is cut short so that the whole run ends about then; None never cuts.
         workers: processes and threads side by side.
@@ -86,8 +77,13 @@ class Options:
     name: str
     costs: Costs
     max_error: float | None = None
+    roi: Rectangle | None = None
     ok_labels: tuple[str, ...] | None = None
     seed: int = 0
+    finetune: bool = False
+    scratch: bool = False
+    any_way_up: bool = True
+    epochs: int | None = None
     trials: int = 30
     budget_s: float | None = None
     workers: int = 1
@@ -110,12 +106,13 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         truly_ok = np.isin(truth[split.learn], [dataset.labels.index(label) for label in ok_labels])
         check_promise(options.max_error, int(truly_ok.sum()), int((~truly_ok).sum()))
 
-    variant, recipe, tuned, curves, variants = _search(dataset, split, truth, ok_labels, options, started)
-    parameters = cast("Hyperparameters", tuned.chosen.parameters)
-    with threadpool_limits(1):
-        look = _learn_look(variant.features, recipe, split)
-        head = _fit_head(look, truth[split.learn], len(dataset.labels), parameters, options.seed)
-        head = head.calibrated(variant.calibration)
+    if options.finetune or options.scratch:
+        check_torch()
+    task = Task(dataset, split, ok_labels, options.costs, options.max_error, options.seed, options.workers)
+    candidates = _candidates(task, options, started)
+    chosen = choose_candidate(candidates)
+    variant, head = chosen.measured, chosen.head
+    search = next((each.search for each in candidates if each.search), None)
     model = assemble(variant.model, head).SerializeToString()
 
     test_photos = [dataset.photos[row] for row in split.test]
@@ -157,7 +154,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
             seed=options.seed,
             python=platform.python_version(),
             versions={package: version(package) for package in ("okko", "numpy", "onnx", "onnxruntime", "pillow")},
-            hyperparameters=dict(tuned.chosen.parameters) | _where(recipe),
+            hyperparameters=chosen.hyperparameters | _where(chosen.recipe),
         ),
         golden=_expected(golden, model),
         files={},
@@ -167,11 +164,11 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         dataset=dataset,
         test=test,
         validation=evaluate(variant.probability, truth[split.learn], dataset.labels, variant.rule),
-        trials=tuned.trials,
-        chosen=tuned.chosen.number,
-        curves=curves,
+        trials=search.trials if search else (),
+        chosen=search.chosen.number if search and chosen.search else -1,
+        curves=chosen.curves,
         calibration=variant.calibration,
-        variants=variants,
+        variants=tuple(each for candidate in candidates for each in candidate.described(variant)),
         mistakes=_mistakes(dataset, split.test, probability, variant.rule),
         duration_s=time.monotonic() - started,
     )
@@ -194,92 +191,24 @@ def model_name(wanted: str | None, out: Path) -> str:
     return name
 
 
-def _search(
-    dataset: Dataset,
-    split: Split,
-    truth: NDArray[np.int64],
-    ok_labels: tuple[str, ...],
-    options: Options,
-    started: float,
-) -> tuple[Measured, Recipe, TuningResult, tuple[LearningCurve, ...], tuple[Variant, ...]]:
-    """Chooses hyperparameters and precision on the photos that are not in the test split."""
-    learn_photos = [dataset.photos[row] for row in split.learn]
-    learn_truth = truth[split.learn]
-
-    def cross_validate(features: Mapping[str, Embedded]) -> CrossValidation:
-        return CrossValidation.of(
-            {name: _learn_look(each, looks[name], split) for name, each in features.items()},
-            learn_truth,
-            split.folds,
-            n_labels=len(dataset.labels),
-            seed=options.seed,
-            workers=options.workers,
+def _candidates(task: Task, options: Options, started: float) -> list[Candidate]:
+    """The ways that were asked for; where to look is what the head on the pretrained backbone found best."""
+    pretrained = on_pretrained(task, trials=options.trials, budget_s=options.budget_s, started=started)
+    trained = [
+        on_trained_backbone(
+            task, pretrained.recipe, scratch=scratch, any_way_up=options.any_way_up, epochs=options.epochs
         )
-
-    def measured(precision: str, model: ModelProto, features: Embedded, data: CrossValidation) -> Measured:
-        return measure(
-            precision,
-            model,
-            features,
-            logits=data.out_of_fold(parameters)[0],
-            truth=learn_truth,
-            folds=split.folds,
-            labels=dataset.labels,
-            ok_labels=ok_labels,
-            costs=options.costs,
-            max_error=options.max_error,
-            photos=learn_photos,
-        )
-
-    place = find_region(dataset, split.learn, split.folds, options.workers)
-    looks = looks_at(place)
-    embedded = embed_looks(dataset, split.learn, looks, options.workers)
-    embedding_s = time.monotonic() - started
-    data = cross_validate(embedded)
-    with progress("Searching with the swarm", options.trials) as tried:
-        deadline_s = _deadline_s(started, embedding_s, options.budget_s)
-        tuned = tune(data, n_trials=options.trials, workers=options.workers, deadline_s=deadline_s, on_trial=tried)
-    if tuned.stopped_by_budget:
-        console.print(f"The budget ended the search after {len(tuned.trials)} of {options.trials} trials.")
-    parameters = cast("Hyperparameters", tuned.chosen.parameters)
-
-    recipe = looks[parameters["look"]]
-    float_model = feature_model(recipe)
-    int8_model = quantize(float_model, learn_photos)
-    int8_digest = hashlib.sha256(int8_model.SerializeToString()).hexdigest()
-    int8_features = embed_copies(
-        dataset, split.learn, int8_model, int8_digest, "Looking again in int8", options.workers
-    )
-    int8_data = cross_validate({parameters["look"]: int8_features})
-    with threadpool_limits(1):
-        curves = data.learning_curves(parameters)
-        float32 = measured("float32", float_model, embedded[parameters["look"]], data)
-        int8 = measured("int8", int8_model, int8_features, int8_data)
-    chosen = choose(float32, int8)
-    return chosen, recipe, tuned, curves, tuple(each.describe(shipped=each is chosen) for each in (float32, int8))
+        for scratch, wanted in ((False, options.finetune), (True, options.scratch))
+        if wanted
+    ]
+    return [pretrained, *trained]
 
 
 def _where(recipe: Recipe) -> dict[str, bool | int | float | str]:
-    """The middle of the region that the model looks at, as shares of the photo's width and height."""
+    """The middle of the region that was found, or the one that was drawn, as shares of the photo's width and height."""
+    if isinstance(recipe.view.crop, Rectangle):
+        return {"roi": str(recipe.view.crop)}
     return {} if recipe.view.crop is None else {"region_x": recipe.view.x, "region_y": recipe.view.y}
-
-
-def _learn_look(embedded: Embedded, recipe: Recipe, split: Split) -> Look:
-    return Look(embedded.photos[split.learn], embedded.copies, recipe.emphasis)
-
-
-def _deadline_s(started: float, embedding_s: float, budget_s: float | None) -> float:
-    if budget_s is None:
-        return math.inf
-    return started + max(embedding_s, budget_s - RESERVE_S - RESERVE_PER_EMBEDDING_S * embedding_s)
-
-
-def _fit_head(look: Look, truth: NDArray[np.int64], n_labels: int, parameters: Hyperparameters, seed: int) -> Head:
-    everything = look.rows(np.arange(len(truth)))
-    projection = Projection.fit(everything, look.emphasis).first(parameters["components"])
-    truths = np.tile(truth, 1 + len(look.copies))
-    network, _ = train_network(projection(everything), truths, n_labels, parameters, seed=seed)
-    return Head(projection, network)
 
 
 def _expected(golden: dict[str, bytes], model: bytes) -> tuple[GoldenFrame, ...]:

@@ -5,14 +5,34 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from okko_train.feature_graph import Rectangle
 
 
 def _positive(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 < value < float("inf"):
         raise click.BadParameter(f"{value} is not a number above 0", param=parameter)
     return value
+
+
+def _rectangle(_: click.Context, parameter: click.Parameter, value: str | None) -> Rectangle | None:
+    if value is None:
+        return None
+    from okko_train.feature_graph import Rectangle
+
+    try:
+        x, y, width, height = (float(share) for share in value.split(","))
+        return Rectangle(x, y, width, height)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not X,Y,W,H: left edge, upper edge, width and height as shares of the photo, "
+            "0.25,0.1,0.5,0.8 say (`okko data roi` lets you draw it)",
+            param=parameter,
+        ) from error
 
 
 _COST = click.FloatRange(min=0, max=1e9)
@@ -36,7 +56,27 @@ _COST = click.FloatRange(min=0, max=1e9)
     help="Promise that mistakes are no oftener than this, 0.02 say; what cannot be told becomes UNCERTAIN.",
 )
 @click.option(
+    "--roi",
+    callback=_rectangle,
+    metavar="X,Y,W,H",
+    help="The part of the photos to look at, as shares of them; found unless given. `okko data roi` lets you draw it.",
+)
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same photos: same model."
+)
+@click.option("--finetune", is_flag=True, help="Train the backbone itself, too, and ship the better model; minutes.")
+@click.option(
+    "--backbone",
+    type=click.Choice(["efficientnet-lite0", "none"]),
+    default="efficientnet-lite0",
+    show_default=True,
+    help="What to start from; none trains a small network from scratch, too, and ships the better model.",
+)
+@click.option(
+    "--upright", is_flag=True, help="Objects always lie the same way round; training the backbone needs to know."
+)
+@click.option(
+    "--epochs", type=click.IntRange(1, 1000), help="How often training the backbone sees each photo, at most."
 )
 @click.option("--trials", type=click.IntRange(min=1), default=30, show_default=True, help="Trials of the swarm.")
 @click.option(
@@ -54,7 +94,12 @@ def train(
     cost_false_ko: float,
     cost_uncertain: float,
     max_error: float | None,
+    roi: Rectangle | None,
     seed: int,
+    finetune: bool,
+    backbone: str,
+    upright: bool,
+    epochs: int | None,
     trials: int,
     budget: float | None,
     workers: int | None,
@@ -69,9 +114,14 @@ def train(
     \b
     okko train photos/ --out marbles.okko
     okko train photos/ --out marbles.okko --group-by rig
+    okko train photos/ --out marbles.okko --finetune
     okko train parts/ --out parts.okko --cost-false-ok 20 --cost-false-ko 1 --cost-uncertain 0.5
-    okko train parts/ --out parts.okko --max-error 0.02
+    okko train parts/ --out parts.okko --max-error 0.02 --roi 0.25,0.1,0.5,0.8
     """  # noqa: D301
+    if (upright or epochs) and not (finetune or backbone == "none"):
+        raise click.UsageError(
+            "--upright and --epochs are for training the backbone; add --finetune or --backbone none"
+        )
     if cost_false_ok == cost_false_ko == 0:
         raise click.UsageError("--cost-false-ok and --cost-false-ko are both 0: then no decision matters; raise one")
 
@@ -86,8 +136,13 @@ def train(
         name=training.model_name(name, out),
         costs=Costs(cost_false_ok, cost_false_ko, cost_uncertain),
         max_error=max_error,
+        roi=roi,
         ok_labels=ok_labels or None,
         seed=seed,
+        finetune=finetune,
+        scratch=backbone == "none",
+        any_way_up=not upright,
+        epochs=epochs,
         trials=trials,
         budget_s=budget,
         workers=workers,
