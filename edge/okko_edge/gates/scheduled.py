@@ -141,7 +141,7 @@ class ScheduledGate:
             return
         self._back_to_rest_s, self._resting = 0.0, False
         end_s = self._clock.now_s() + DRAIN_S
-        while self._plans and (due_s := min(tuple(self._plans))) <= end_s:
+        while self._plans and max(due_s := min(tuple(self._plans)), self._clock.now_s()) <= end_s:
             self._clock.sleep_until(due_s)
             self.run_due()
         with self._changed:
@@ -160,9 +160,13 @@ class ScheduledGate:
 
     def run_due(self) -> None:
         """Makes the moves that are due; called by the gate's own thread, or by a simulated clock."""
-        with self._moving:
+        if not self._moving.acquire(timeout=_BUSY_S):
+            return  # the hardware hangs; what is due stays due
+        try:
             while self._perform_next():
                 pass
+        finally:
+            self._moving.release()
 
     def _plan(self, at_s: float, position: Position) -> None:
         self._resting = False
