@@ -8,6 +8,7 @@ Raspberry Pi OS, not from PyPI; nothing here imports it before a camera is opene
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -156,6 +157,9 @@ class PiCamera:
                 camera.wait(self._job, timeout=0).release()
             self._job = None
         camera.close()
+        # A camera of picamera2 refers to itself in circles, and holds files until somebody looks for such circles.
+        del camera
+        gc.collect()
 
     def _configure(self, settings: CameraSettings) -> None:
         camera = self._camera
@@ -221,8 +225,9 @@ def _claim(library: Any, number: int) -> Any:
     try:
         camera.__init__(number)
     except Exception as error:
-        # picamera2 leaves one end of a pipe open here; after days of trying, a process may open no more files.
+        # picamera2 leaves a pipe open here; after days of trying, a process may open no more files.
         with contextlib.suppress(AttributeError, OSError):
+            camera.notifymeread.close()
             os.close(camera.notifyme_w)
         cause = error.__cause__ or error
         raise CameraError(f"the camera pi:{number} cannot be opened ({cause}); does another program use it?") from error

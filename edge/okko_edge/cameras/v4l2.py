@@ -252,7 +252,7 @@ def _choose_format(library: Any, device: Any, width: int, height: int, frames_pe
         for name in _FORMATS:
             if library.PixelFormat[name] in offered:
                 rows = device.info.fps_intervals(library.PixelFormat[name], width, height)
-                rates[name] = float(max((row.max_fps for row in rows), default=0))
+                rates[name] = float(max((max(row.min_fps, row.max_fps) for row in rows), default=0))
     except OSError as error:
         raise CameraError(f"{device.filename} is no camera: {error}") from error
     if not rates:
