@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("OKKO_DEVICE_CACHE", "~/.cache/okko-device")).expanduser()
 
 # glibc's that wheels may ask for; Bookworm has 2.36.
-_PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17")
+_PLATFORMS = ("manylinux_2_36", "manylinux_2_34", "manylinux_2_31", "manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ class Debian:
             _unpack(package, root, only)
         done.write_text(wanted)
         return root
+
+    def newest_kernel(self) -> str:
+        """Returns the package that `linux-image-ARCHITECTURE` stands for today."""
+        self._update()
+        planned = self._apt("install", "--simulate", f"linux-image-{self.architecture}", output=True)
+        return next(line.split()[1] for line in planned.splitlines() if line.startswith("Inst linux-image-"))
 
     def _fetch(self, names: tuple[str, ...], *, dependencies: bool) -> list[Path]:
         """Downloads the packages and returns the files."""

@@ -1,0 +1,208 @@
+"""okko's own code on an emulated Raspberry Pi 3B: its kernel, GPIO chip, PWM and camera; each finding is a line.
+
+What is programmed is heard where the kernel's drivers write to the chips, and read back from outside the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from outside import register, report
+from taps import Taps, gpio_edges, register_writes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BUNDLE = Path("/bundle")
+PWM_PIN, SERVO_PIN, RELAY_PIN = 18, 17, 27
+WIDTHS_US = (500, 1000, 1333.3, 1500, 1501, 2000, 2500)
+WITHIN_US = 5
+# BCM2835 ARM Peripherals, chapters 6 and 9, at the Pi 3's base address.
+LEVELS = 0x3F200034
+RANGE, DATA = 0x10, 0x14  # of PWM channel 0, from the chip's base
+PWM_DRIVER = Path("/modules/pwm_bcm2835.ko")
+
+
+def main() -> None:
+    for part in (board, hardware_pwm, lgpio_pulses, gate_positions, relay, pin_in_use, camera, sorting, doctor):
+        try:
+            part()
+        except Exception as error:
+            traceback.print_exc()
+            report(part.__name__.replace("_", " "), "no error", f"{type(error).__name__}: {error}", ok=False)
+
+
+def board() -> None:
+    import lgpio
+    import onnxruntime
+
+    model = Path("/proc/device-tree/model").read_text().rstrip("\0")
+    report("board", "Raspberry Pi 3", f"{model}, kernel {os.uname().release}", ok=model.startswith("Raspberry Pi 3"))
+    handle = lgpio.gpiochip_open(0)
+    _, lines, name, label = lgpio.gpio_get_chip_info(handle)
+    lgpio.gpiochip_close(handle)
+    said = f"{name} {label}, {lines} lines"
+    versions = f"lgpio {lgpio.get_module_version() >> 16 & 255}.{lgpio.get_module_version() >> 8 & 255}"
+    report("GPIO chip", "pinctrl-bcm2835", f"{said}; {versions}", ok=label == "pinctrl-bcm2835")
+    python = sys.version.split()[0]
+    report("onnxruntime", "loads", f"{onnxruntime.__version__}, Python {python}, {os.cpu_count()} processors", ok=True)
+
+
+def hardware_pwm() -> None:
+    """The registers that the kernel's PWM driver writes when okko asks for a width."""
+    from okko_edge.gates.sysfs_pwm import SysfsPwmServo
+
+    rate = int(Path("/sys/kernel/debug/clk/pwm/clk_rate").read_text())
+    with Taps(register_writes(PWM_DRIVER, "bcm2835_pwm_apply")) as taps:
+        servo = SysfsPwmServo(PWM_PIN)
+        for width in WIDTHS_US:
+            servo.pulse(width)
+            sent = {each.values["address"] & 0xFF: each.values["value"] for each in taps.heard()}
+            on_us, period_us = sent[DATA] / rate * 1e6, sent[RANGE] / rate * 1e6
+            found = f"{on_us:.1f} µs of {period_us:.0f} µs (registers {sent[DATA]} of {sent[RANGE]} at {rate / 1e6:g} MHz)"
+            ok = abs(on_us - width) <= WITHIN_US and period_us == 20_000 and sent[0] & 1 == 1
+            report(f"hardware PWM, GPIO{PWM_PIN}", f"{width:g} µs", found, ok=ok)
+        servo.detach()
+        control = [each.values["value"] for each in taps.heard() if each.values["address"] & 0xFF == 0][-1]
+        report(f"hardware PWM, GPIO{PWM_PIN}", "detached", f"control register {control:#x}: no pulses", ok=control & 1 == 0)
+        servo.close()
+    left = sorted(path.name for path in Path("/sys/class/pwm/pwmchip0").glob("pwm[0-9]"))
+    report(f"hardware PWM, GPIO{PWM_PIN}", "closed", "channel given back" if not left else f"left: {left}", ok=not left)
+
+
+def lgpio_pulses() -> None:
+    """The edges that come out of the GPIO chip's driver while lgpio's thread makes pulses."""
+    from okko_edge.gates.lgpio_servo import LgpioServo
+
+    with Taps(gpio_edges()) as taps:
+        servo = LgpioServo(SERVO_PIN)
+        for width in WIDTHS_US:
+            servo.pulse(width)
+            time.sleep(0.5)
+            servo.detach()
+            time.sleep(0.05)
+            widths = pulses(taps, SERVO_PIN)
+            middle = statistics.median(widths)
+            worst = max((each - width for each in widths), key=abs)
+            found = f"{middle:.0f} µs, median of {len(widths)} pulses; worst {worst:+.0f} µs"
+            report(f"lgpio, GPIO{SERVO_PIN}", f"{width:g} µs", found, ok=abs(middle - width) <= WITHIN_US)
+        low = register(LEVELS) >> SERVO_PIN & 1
+        report(f"lgpio, GPIO{SERVO_PIN}", "detached: low", f"pin level {low}", ok=low == 0)
+        servo.close()
+
+
+def pulses(taps: Taps, pin: int) -> list[float]:
+    """Widths in microseconds of the pulses that were heard on a pin."""
+    widths, rose_s = [], None
+    for each in taps.heard():
+        if each.values["offset"] != pin:
+            continue
+        if each.values["value"]:
+            rose_s = each.at_s
+        elif rose_s is not None:
+            widths.append((each.at_s - rose_s) * 1e6)
+            rose_s = None
+    return widths
+
+
+def gate_positions() -> None:
+    """A gate as the settings describe it, sent to each verdict's position."""
+    from okko_edge.clock import MonotonicClock
+    from okko_edge.events import Counters
+    from okko_edge.gate import Position
+    from okko_edge.gates.opening import open_gate
+    from okko_edge.settings import GateSettings
+
+    wanted = {Position.OK: 1850.0, Position.KO: 1120.0, Position.UNCERTAIN: 1490.0}
+    settings = GateSettings(
+        kind=f"servo:{PWM_PIN}", ok_us=wanted[Position.OK], ko_us=wanted[Position.KO], uncertain_us=1490.0, move_s=0.3
+    )
+    clock = MonotonicClock()
+    with Taps(register_writes(PWM_DRIVER, "bcm2835_pwm_apply")) as taps:
+        gate = open_gate(settings, clock=clock, counters=Counters())
+        for position, width in wanted.items():
+            taps.heard()
+            gate.sort(position, clock.now_s())
+            on_us = _last(taps, DATA) / 10
+            report("gate, hardware PWM", f"{position}: {width:g} µs", f"{on_us:.1f} µs", ok=abs(on_us - width) <= WITHIN_US)
+        time.sleep(0.6)
+        control = _last(taps, 0)
+        report("gate, hardware PWM", "no pulses 0.3 s after", f"control register {control:#x}", ok=control & 1 == 0)
+        gate.close()
+        parked = [each.values["value"] / 10 for each in taps.heard() if each.values["address"] & 0xFF == DATA]
+        report("gate, hardware PWM", "KO when closed", f"{parked[0]:.1f} µs", ok=abs(parked[0] - 1120) <= WITHIN_US)
+
+
+def _last(taps: Taps, offset: int) -> int:
+    return [each.values["value"] for each in taps.heard() if each.values["address"] & 0xFF == offset][-1]
+
+
+def relay() -> None:
+    """A relay's pin, read from outside the machine, and the length of its pulse."""
+    from okko_edge.clock import MonotonicClock
+    from okko_edge.events import Counters
+    from okko_edge.gate import Position
+    from okko_edge.gates.opening import open_gate
+    from okko_edge.settings import GateSettings
+
+    clock = MonotonicClock()
+    settings = GateSettings(kind=f"relay:{RELAY_PIN}", pulse_s=0.5, fires_on="not OK")
+    gate = open_gate(settings, clock=clock, counters=Counters())
+
+    def level() -> int:
+        return register(LEVELS) >> RELAY_PIN & 1
+
+    def check(what: str, wanted: int) -> None:
+        found = level()
+        report(f"relay, GPIO{RELAY_PIN}", f"{what}: {wanted}", f"pin level {found}", ok=found == wanted)
+
+    check("at rest", 0)
+    gate.sort(Position.OK, clock.now_s())
+    check("OK", 0)
+    gate.sort(Position.KO, clock.now_s())
+    check("KO", 1)
+    time.sleep(1)
+    check("after the jet", 0)
+    gate.close()
+    settings = GateSettings(kind=f"relay:{RELAY_PIN}", pulse_s=0.05, fires_on="KO")
+    with Taps(gpio_edges()) as taps:
+        gate = open_gate(settings, clock=clock, counters=Counters())
+        time.sleep(0.1)
+        taps.heard()
+        gate.sort(Position.KO, clock.now_s())
+        time.sleep(0.3)
+        widths = pulses(taps, RELAY_PIN)
+        gate.close()
+    found = ", ".join(f"{width / 1000:.2f} ms" for width in widths)
+    report(f"relay, GPIO{RELAY_PIN}", "one jet of 50 ms", found, ok=len(widths) == 1 and 49_000 <= widths[0] <= 55_000)
+
+
+def pin_in_use() -> None:
+    """What okko says of a pin that somebody else has."""
+    import lgpio
+    from okko_edge.gate import GateError
+    from okko_edge.gates.lgpio_servo import LgpioServo
+
+    handle = lgpio.gpiochip_open(0)
+    lgpio.gpio_claim_output(handle, SERVO_PIN)
+    try:
+        LgpioServo(SERVO_PIN)
+    except GateError as error:
+        report("pin in use", "said so", error, ok=f"GPIO{SERVO_PIN} is in use" in str(error))
+    else:
+        report("pin in use", "said so", "nothing was said", ok=False)
+    finally:
+        lgpio.gpiochip_close(handle)
+
+
+if __name__ == "__main__":
+    main()
