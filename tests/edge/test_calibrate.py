@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -224,7 +225,14 @@ def config(tmp_path):
     return path
 
 
+def test_the_handbook_shows_the_screen_that_the_command_shows():
+    state, _ = pressed(["down", "left", "2", "up", "up"])
+    page = (Path(__file__).parents[2] / "docs" / "gates.md").read_text()
+    assert "\n".join(screen(state, "servo:18")) in page
+
+
 def test_a_person_finds_the_positions_with_the_keys_and_saves_them(config):
+    config.write_text(FILE.replace('"sim"', '"servo:18"'))
     terminal = Terminal("--config", config, "--gate", "sim")
     terminal.until("stops at 1000 and 1900")
     terminal.press("\x1b[D")
@@ -243,7 +251,7 @@ def test_a_person_finds_the_positions_with_the_keys_and_saves_them(config):
     terminal.press("q")
     assert terminal.end() == 0
     saved = tomllib.loads(config.read_text())["gate"]
-    assert saved["kind"] == "sim"
+    assert saved["kind"] == "servo:18", "trying out without a servo must not take it out of the file"
     assert (saved["ok_us"], saved["ko_us"], saved["uncertain_us"], saved["rest_us"]) == (1900, 1105, 1500, 1500)
     assert (saved["min_us"], saved["max_us"]) == (1000, 1900)
     assert "# found by hand" in config.read_text()

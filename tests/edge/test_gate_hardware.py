@@ -136,6 +136,15 @@ def test_pulses_that_a_killed_program_left_running_are_taken_over_and_ended(tmp_
     assert kernel.channel == {"period": 20_000_000, "duty_cycle": 1_200_000, "enable": 1}
 
 
+def test_a_channel_that_another_program_gave_back_is_taken_again(tmp_path):
+    kernel = Kernel(tmp_path, PI_4)
+    servo = kernel.servo(18)
+    servo.pulse(1200)
+    kernel.servo(18).close()
+    servo.pulse(1300)
+    assert kernel.channel == {"period": 20_000_000, "duty_cycle": 1_300_000, "enable": 1}
+
+
 def test_the_moment_until_the_channel_belongs_to_the_group_is_waited_for(tmp_path):
     kernel = Kernel(tmp_path, PI_4)
     kernel.denied = 10

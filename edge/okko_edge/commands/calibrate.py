@@ -56,7 +56,7 @@ def calibrate(file: Path | None, gate: str | None) -> None:
     state = Calibration.begin(settings)
     driver: ServoDriver
     driver = SimulatedDriver() if choice.pin is None else open_driver(choice.pin, settings.driver)
-    values = {"kind": str(choice)} if gate and str(choice) != settings.kind else {}
+    values = {"kind": str(choice)} if choice.pin is not None and str(choice) != settings.kind else {}
     try:
         _converse(state, driver, title=str(choice), path=path, also=values, move_s=settings.move_s)
     finally:

@@ -95,14 +95,10 @@ class SysfsPwmServo:
         self._channel = channel
         self._folder = chip / f"pwm{channel}"
         self._write = write
+        self._sleep = sleep
         self._enabled = False
         with self._explained():
-            self._export(sleep)
-            # Another program, or this one before it was killed, may have left pulses running, of any period.
-            for name in ("enable", "duty_cycle"):
-                with contextlib.suppress(OSError):
-                    self._set(name, 0)
-            self._set("period", PERIOD_US * 1000)
+            self._prepare()
 
     def pulse(self, width_us: float, /) -> None:
         """Sends pulses of that width from now on.
@@ -111,7 +107,11 @@ class SysfsPwmServo:
             GateError: the kernel refuses.
         """
         with self._explained():
-            self._set("duty_cycle", round(width_us * 1000))
+            try:
+                self._set("duty_cycle", round(width_us * 1000))
+            except FileNotFoundError:  # another program gave the channel back, such as a calibration that has ended
+                self._prepare()
+                self._set("duty_cycle", round(width_us * 1000))
             if not self._enabled:
                 self._set("enable", 1)
                 self._enabled = True
@@ -133,7 +133,16 @@ class SysfsPwmServo:
         with contextlib.suppress(OSError):
             self._write(self._chip / "unexport", str(self._channel))
 
-    def _export(self, sleep: Callable[[float], None]) -> None:
+    def _prepare(self) -> None:
+        self._export()
+        self._enabled = False
+        # Another program, or this one before it was killed, may have left pulses running, of any period.
+        for name in ("enable", "duty_cycle"):
+            with contextlib.suppress(OSError):
+                self._set(name, 0)
+        self._set("period", PERIOD_US * 1000)
+
+    def _export(self) -> None:
         try:
             self._write(self._chip / "export", str(self._channel))
         except OSError as error:
@@ -143,7 +152,7 @@ class SysfsPwmServo:
             try:
                 self._set("enable", 0)
             except (PermissionError, FileNotFoundError):
-                sleep(_RETRY_S)
+                self._sleep(_RETRY_S)
             except OSError:
                 return  # the kernel does not switch off what has no period yet: the file is there and may be written
             else:
