@@ -50,10 +50,9 @@ class Agent:
         listeners: hear of each decision after the gate has moved, on the sorting thread; they must return at once.
         watchers: see each frame, after it was decided about; they must return at once.
         heartbeat: called whenever the camera has answered, or was given up in time for the marbles that wait.
-        camera_recovers: a camera that fails is waited for, as long as it takes, instead of ending the run.
 
     Attributes:
-        failure: why the camera gives no frames, None unless it has failed.
+        failure: why the camera gave no more frames, None unless it failed.
     """
 
     def __init__(
@@ -68,7 +67,6 @@ class Agent:
         listeners: Iterable[Callable[[Decision], None]] = (),
         watchers: Iterable[Callable[[Frame], None]] = (),
         heartbeat: Callable[[], object] = lambda: None,
-        camera_recovers: bool = False,
     ) -> None:
         self.failure: str | None = None
         self._camera = camera
@@ -80,7 +78,6 @@ class Agent:
         self._listeners = (tally.add, self._remember, *listeners)
         self._watchers = tuple(watchers)
         self._heartbeat = heartbeat
-        self._camera_recovers = camera_recovers
         self._stopped = False
         self._frames = 0
 
@@ -113,8 +110,8 @@ class Agent:
     def run(self, count: int | None = None) -> Summary:
         """Sorts until there are `count` decisions, the camera has no more frames, or `stop` is called.
 
-        A camera that fails for good ends the run too, but is not raised: the counts are still wanted. Its message is
-        in `failure`.
+        A camera that is late is waited for as long as it takes; meanwhile the marbles keep their deadlines. One that
+        fails for good ends the run, but is not raised: the counts are still wanted. Its message is in `failure`.
         """
         start_s = time.perf_counter()
         while not self._stopped and (count is None or self._tally.decisions < count):
@@ -127,14 +124,10 @@ class Agent:
                 self._note(self._sorter.tick())
             except CameraError as error:
                 self.failure = str(error)
-                if not self._camera_recovers:
-                    break
-                self._clock.sleep_until(self._clock.now_s() + self._patience_s())
-                self._note(self._sorter.tick())
+                break
             else:
                 if frame is None:
                     break
-                self.failure = None
                 self._frames += 1
                 self._note(self._sorter.see(frame))
                 self._show(frame)

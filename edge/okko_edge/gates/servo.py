@@ -7,7 +7,6 @@ default pin factory makes pulses in steps of 200 microseconds (gpiozero#1209), w
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -134,18 +133,3 @@ def open_driver(pin: int, driver: str = "auto") -> ServoDriver:
             return LgpioServo(pin)
         except GateError as no_lgpio:
             raise GateError(f"no pulses for a servo on GPIO{pin}: {no_hardware}; and {no_lgpio}") from no_lgpio
-
-
-def hold_pulse(pin: int, width_us: float, seconds: float, *, driver: str = "auto") -> None:
-    """Sends pulses of one width for some seconds: something to measure at the pin.
-
-    Raises:
-        GateError: the pulses cannot be made.
-    """
-    opened = open_driver(pin, driver)
-    try:
-        opened.pulse(width_us)
-        time.sleep(seconds)
-        opened.detach()
-    finally:
-        opened.close()
