@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--frames",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
     help="Where the frames are; may be given again.  [default: those kept with the journal, and the outbox]",
 )

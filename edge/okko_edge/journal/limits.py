@@ -109,7 +109,8 @@ class Limits:
         # A few free pages are kept for the next rows; moving pages about costs writes.
         if pages * self._page_bytes > self._max_bytes or free > max(STEP_PAGES, pages // 4):
             before = pages
-            self._connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+            # It gives back a page at each step of the statement; only executescript goes on to the last.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")
             return self._number("PRAGMA page_count") < before
         return False
 

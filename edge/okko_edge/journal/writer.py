@@ -242,8 +242,12 @@ class Journal:
             return False
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """Empties the log when it has outgrown its share; a reader can be in the way of that."""
-        if self._log_size() > self._log_bytes // 2:
+        """Empties the log when it has outgrown its share; a reader can be in the way of that.
+
+        Pages that were given back are, too, only gone from the file once the log is emptied.
+        """
+        log = self._log_size()
+        if log > self._log_bytes // 2 or (log and self._file_bytes() > self._max_bytes):
             connection.execute(f"PRAGMA busy_timeout = {int(_CHECKPOINT_S * 1000)}")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
