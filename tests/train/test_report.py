@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from okko_models.decision import Costs, DecisionRule, Verdict
+from okko_models.decision import Costs, DecisionRule, Promise, Verdict
 from okko_models.manifest import DatasetEntry, GoldenFrame, Manifest, Model, Provenance
 from okko_train.calibration import Calibration
 from okko_train.dataset import Dataset, Photo, SkippedPhoto
 from okko_train.metrics import Evaluation, evaluate
 from okko_train.report import MOST_MISTAKES, render
-from okko_train.report.plots import costs_at, precision_recall_points
+from okko_train.report.plots import costs_at, precision_recall_points, promised, uncertain_share
 from okko_train.report.swarm_plots import importance
 from okko_train.report.wording import headline, number, percent
-from okko_train.result import Example, LearningCurve, TrainingResult, Trial, Variant
+from okko_train.result import Example, LearningCurve, Sight, TrainingResult, Trial, Variant
 from tests.browser import open_page, screenshot
 
 TWO = ("KO", "OK")
@@ -125,9 +125,10 @@ def invented_result(
         curves=curves,
         calibration=Calibration(1.31, (0.0,) * len(labels)),
         variants=(
-            Variant("float32", 13.2, 21.4, 0.1012, 0.0512, shipped=False),
-            Variant("int8", 3.9, 8.75, 0.1034, 0.0525, shipped=True),
+            Variant("efficientnet-lite0", "float32", 13.2, 21.4, 0.1012, 0.0512, shipped=False),
+            Variant("efficientnet-lite0", "int8", 3.9, 8.75, 0.1034, 0.0525, shipped=True),
         ),
+        sights=(Sight("OK/1.jpg", "OK", np.full((96, 128, 3), 90, np.uint8), (0.25, 0.1, 0.375, 0.5)),),
         mistakes=mistakes,
         duration_s=83.0,
     )
@@ -175,7 +176,7 @@ def test_the_page_stays_small_with_every_mistake_it_shows() -> None:
     large = np.random.default_rng(0).integers(0, 255, (700, 900, 3)).astype(np.uint8)
     full = dataclasses.replace(full, mistakes=tuple(dataclasses.replace(one, image=large) for one in full.mistakes))
     page = render(full)
-    assert page.count("<img ") == MOST_MISTAKES
+    assert page.count("<img ") == MOST_MISTAKES + len(full.sights)
     assert f"The worst {MOST_MISTAKES} of {MOST_MISTAKES + 6}" in words(page)
     assert len(page.encode()) < 2_000_000
 
@@ -311,6 +312,42 @@ def test_the_cost_plot_and_the_evaluation_agree_at_the_chosen_thresholds() -> No
     test = invented_result().test
     cost = costs_at(test, RULE, np.array([RULE.ko_threshold]), np.array([RULE.ok_threshold]))
     assert cost[0] == pytest.approx(test.cost_per_photo.value)
+
+
+def test_the_part_that_is_looked_at_is_drawn_on_a_photo_and_said_to_be_found_or_drawn(page: str) -> None:
+    assert '<rect class="edge" x="0.25" y="0.1" width="0.375" height="0.5"/>' in page
+    assert "it was found from the photos" in words(page)
+    result = invented_result()
+    provenance = msgspec.structs.replace(result.manifest.provenance, hyperparameters={"roi": "0.25,0.1,0.375,0.5"})
+    drawn = render(with_manifest(result, provenance=provenance))
+    assert "that was drawn (<code>--roi 0.25,0.1,0.375,0.5</code>)" in drawn
+    whole = dataclasses.replace(result, sights=(dataclasses.replace(result.sights[0], part=(0.0, 0.0, 1.0, 1.0)),))
+    assert "At the whole photo." in words(render(whole))
+
+
+def test_a_promise_is_stated_with_what_the_test_found_of_it_and_not_at_all_without_one(page: str) -> None:
+    assert "Promised:" not in words(page)
+    rule = msgspec.structs.replace(RULE, promise=Promise(0.02, 0.9, 200, 180))
+    result = invented_result(rule=rule)
+    said = words(render(result))
+    assert "at most 2 % are called OK, and of good ones at most 2 % KO" in said
+    assert "180 bad photos and 200 good" in said
+    assert f"{result.test.false_ok} of {(~result.test.truly_ok).sum()} bad" in said
+
+
+def test_what_the_report_says_of_calibration_and_uncertain_is_what_was_measured(page: str) -> None:
+    result, said = invented_result(), words(page)
+    error = result.test.calibration_error
+    assert f"probability is {percent(error.corrected.value)} off".replace("\N{NO-BREAK SPACE}", " ") in said
+    assert f"Uncorrected it is {percent(error.plain)}".replace("\N{NO-BREAK SPACE}", " ") in said
+    unsure = result.test.verdicts["UNCERTAIN"] / result.test.n
+    assert f"{percent(unsure)} of the test go to a person".replace("\N{NO-BREAK SPACE}", " ") in said
+
+
+def test_a_stricter_promise_never_asks_a_person_less_often() -> None:
+    validation = invented_result().validation
+    shares = [uncertain_share(validation, promised(validation, RULE, error)) for error in (0.02, 0.05, 0.1, 0.2)]
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_the_hyperparameter_that_decides_the_cost_is_named_first() -> None:

@@ -57,6 +57,7 @@ class Variant:
     """One way to ship the model, measured.
 
     Attributes:
+        backbone: what the model stands on.
         precision: "float32" or "int8".
         megabytes: size of `model.onnx`.
         latency_ms: median time for one photo on one thread of the training machine.
@@ -65,6 +66,7 @@ class Variant:
         shipped: whether this one is in the bundle.
     """
 
+    backbone: str
     precision: str
     megabytes: float
     latency_ms: float
@@ -93,6 +95,23 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """A photo and the part of it that the model looks at.
+
+    Attributes:
+        name: the photo's name in the dataset.
+        label: its label.
+        image: (height, width, 3) uint8 RGB, reduced for display.
+        part: left edge, upper edge, width and height, as shares of the photo.
+    """
+
+    name: str
+    label: str
+    image: NDArray[np.uint8]
+    part: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """Everything that a person may want to know about a training run.
 
@@ -102,10 +121,11 @@ class TrainingResult:
         test: on photos held out from everything.
         validation: out-of-fold on the training photos, calibrated; the thresholds were chosen on these.
         trials: the swarm's trials in order.
-        chosen: number of the trial whose hyperparameters the model has.
+        chosen: number of the trial whose hyperparameters the model has; -1 if a trained backbone ships.
         curves: one a fold, with the chosen hyperparameters.
         calibration: from scores to probabilities.
-        variants: float and int8.
+        variants: float and int8, of each backbone that was tried.
+        sights: some photos that were learnt from, with the part that is looked at.
         mistakes: the worst test photos, worst first: wrong verdicts by cost, then UNCERTAIN ones.
         duration_s: wall time of the whole run.
     """
@@ -119,5 +139,6 @@ class TrainingResult:
     curves: tuple[LearningCurve, ...]
     calibration: Calibration
     variants: tuple[Variant, ...]
+    sights: tuple[Sight, ...]
     mistakes: tuple[Example, ...]
     duration_s: float

@@ -34,7 +34,7 @@ from okko_train.metrics import evaluate
 from okko_train.preparation import choose_ok_labels, split_photos
 from okko_train.progress import progress
 from okko_train.report import render
-from okko_train.result import Example, TrainingResult
+from okko_train.result import Example, Sight, TrainingResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from okko_models.decision import Costs, DecisionRule
-    from okko_train.dataset import Dataset
-    from okko_train.feature_graph import Recipe
+    from okko_train.dataset import Dataset, Photo
+    from okko_train.feature_graph import Recipe, View
 
 MAX_MISTAKES_SHOWN = 12
+MAX_SIGHTS = 4
 SHOWN_SIDE = 240
 # Largest difference in probability that golden frames may show on another processor. Floats differ by rounding alone;
 # 8-bit kernels of processors without dot-product instructions saturate now and then.
@@ -108,7 +109,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
 
     if options.finetune or options.scratch:
         check_torch()
-    task = Task(dataset, split, ok_labels, options.costs, options.max_error, options.seed, options.workers)
+    task = Task(dataset, split, ok_labels, options.costs, options.max_error, options.roi, options.seed, options.workers)
     candidates = _candidates(task, options, started)
     chosen = choose_candidate(candidates)
     variant, head = chosen.measured, chosen.head
@@ -169,6 +170,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         curves=chosen.curves,
         calibration=variant.calibration,
         variants=tuple(each for candidate in candidates for each in candidate.described(variant)),
+        sights=_sights(dataset, split.learn, chosen.recipe.view),
         mistakes=_mistakes(dataset, split.test, probability, variant.rule),
         duration_s=time.monotonic() - started,
     )
@@ -218,6 +220,21 @@ def _expected(golden: dict[str, bytes], model: bytes) -> tuple[GoldenFrame, ...]
         (probability,) = session.run(("probability",), {IMAGE: read_photo(data, name=name)[None]})
         frames.append(GoldenFrame(name, tuple(probability[0].tolist())))
     return tuple(frames)
+
+
+def _sights(dataset: Dataset, rows: NDArray[np.int64], view: View) -> tuple[Sight, ...]:
+    """One photo of each label, up to four, and what the model sees of it."""
+    first: dict[str, Photo] = {}
+    for row in rows.tolist():
+        first.setdefault(dataset.photos[row].label, dataset.photos[row])
+    sights = []
+    for _, photo in sorted(first.items())[:MAX_SIGHTS]:
+        image = read_photo(photo.path)
+        height, width = image.shape[:2]
+        left, top, right, bottom = view.box(width, height)
+        part = (left / width, top / height, (right - left) / width, (bottom - top) / height)
+        sights.append(Sight(photo.name, photo.label, shrink(image, SHOWN_SIDE), part))
+    return tuple(sights)
 
 
 def _mistakes(

@@ -20,6 +20,38 @@ def data() -> None:
 
 @data.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    "-o",
+    default="region.html",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Page to write.",
+)
+def roi(directory: Path, out: Path) -> None:
+    """Write a page on which you draw where the model should look.
+
+    Open it in a browser, draw a rectangle on a photo from DIR, and copy the --roi flag for `okko train`. The page is
+    one file that holds a few of the photos and sends nothing anywhere.
+
+    \b
+    okko data roi photos/
+    okko data roi photos/ --out where.html
+    """  # noqa: D301
+    from okko_models.errors import OkkoError
+    from okko_train.dataset import load_dataset
+    from okko_train.report.region_page import region_page
+
+    page = region_page(load_dataset(directory, minimum_labels=1))
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise OkkoError(f"{out}: cannot be written ({error.strerror}); name another file with --out") from error
+    click.echo(f"{out}: open it in a browser, draw the rectangle, and copy the flag")
+
+
+@data.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--group-by", metavar="COLUMN", help="Column of photos.csv; a group stays on one side of every split.")
 @click.option("--workers", type=click.IntRange(min=1), help="Photos read at a time; one a processor unless given.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON alone on standard output.")

@@ -6,39 +6,30 @@ forbids both. It computes nothing that training has not measured, apart from wha
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from collections import Counter
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
 
 from okko_models.decision import Verdict
 from okko_train.metrics import share_interval
 from okko_train.report import plots, wording
+from okko_train.report.pages import data_uri, frame, template, writable
 from okko_train.report.svg import house_style
 from okko_train.report.swarm_plots import FEWEST_FOR_IMPORTANCE, swarm_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jinja2 import Template
-    from numpy.typing import NDArray
-
     from okko_models.decision import DecisionRule
     from okko_train.metrics import Evaluation
-    from okko_train.result import Example, TrainingResult, Trial, Variant
+    from okko_train.result import Example, Sight, TrainingResult, Trial, Variant
 
 MOST_MISTAKES: Final = 24
 MOST_SKIPPED: Final = 200
 _MOST_LABELS = 4
-_PICTURE_SIZE: Final = (240, 240)
+_LONGEST_SIDE: Final = 240
 
 
 @dataclass(frozen=True)
@@ -77,8 +68,8 @@ def render(result: TrainingResult) -> str:
         )
         swarm = swarm_pictures(result.trials)
         learning = plots.learning_curves(result.curves)
-    page = _template().render(
-        **_frame(),
+    page = template("report.html.j2").render(
+        **frame("report.css"),
         result=result,
         manifest=result.manifest,
         test=test,
@@ -86,6 +77,7 @@ def render(result: TrainingResult) -> str:
         say=wording,
         cards=_cards(result),
         outcome=_outcome(test),
+        sights=[_seen(sight) for sight in result.sights],
         mistakes=[_mistake(example, rule) for example in result.mistakes[:MOST_MISTAKES]],
         confusion=_confusion(test),
         judging=[picture for picture in judging if picture],
@@ -100,25 +92,7 @@ def render(result: TrainingResult) -> str:
         most_skipped=MOST_SKIPPED,
         skipped_kinds=Counter(file.kind for file in result.dataset.skipped).most_common(),
     )
-    # File names that are not UTF-8 arrive as lone surrogates, which no encoding can write.
-    return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_read("report.html.j2"))
-
-
-def _frame() -> dict[str, Markup]:
-    """The style sheet, and the policy that allows this very style sheet and nothing else but pictures in the page."""
-    css = _read("report.css")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    return {"css": Markup(css), "policy": Markup(policy)}  # noqa: S704 (our own files)
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return writable(page)
 
 
 def _cards(result: TrainingResult) -> list[_Card]:
@@ -175,7 +149,7 @@ def _mistake(example: Example, rule: DecisionRule) -> _Mistake:
     likely = sorted(example.probability.items(), key=lambda pair: -pair[1])[:_MOST_LABELS]
     return _Mistake(
         name=example.name,
-        image=_data_uri(example.image),
+        image=data_uri(example.image, _LONGEST_SIDE),
         truth=example.truth,
         verdict=example.verdict.value,
         happened=wording.what_happened(rule, example.truth, example.verdict),
@@ -183,12 +157,9 @@ def _mistake(example: Example, rule: DecisionRule) -> _Mistake:
     )
 
 
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail(_PICTURE_SIZE)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=86)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _seen(sight: Sight) -> tuple[str, str, str, tuple[float, ...]]:
+    """A photo made ready to be shown with the part that is looked at: name, label, image, shares of it."""
+    return sight.name, sight.label, data_uri(sight.image, _LONGEST_SIDE), tuple(round(share, 4) for share in sight.part)
 
 
 def _confusion(test: Evaluation) -> list[tuple[str, list[tuple[int, str, str]], int, str]]:
@@ -216,7 +187,7 @@ def _listed(trials: Sequence[Trial], chosen: int) -> list[Trial]:
 
 def _why_shipped(variants: Sequence[Variant]) -> str:
     shipped = [variant for variant in variants if variant.shipped]
-    others = [variant for variant in variants if not variant.shipped]
+    others = [each for each in variants if not each.shipped and each.backbone == shipped[0].backbone] if shipped else []
     if not shipped or not others:
         return ""
     chosen, other = shipped[0], others[0]
