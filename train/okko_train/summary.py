@@ -56,7 +56,14 @@ def print_result(result: TrainingResult, out: Path) -> None:
     table = _table(f"{result.manifest.name}: tested on {result.test.n} photos that it has never seen")
     _add_figures(table, result.test)
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in hyperparameters.items())
-    table.add_row("the swarm chose", f"{chosen} ({len(result.trials)} trials)")
+    table.add_row("the swarm chose" if result.chosen >= 0 else "trained", f"{chosen} ({len(result.trials)} trials)")
+    best = {
+        each.backbone: each
+        for each in sorted(result.variants, key=lambda each: (-each.cost_per_photo, not each.shipped))
+    }
+    if len(best) > 1:
+        costs = ", ".join(f"{name} {each.cost_per_photo:.3f}" for name, each in best.items())
+        table.add_row("cost a photo by backbone", f"{costs} (out of fold)")
     table.add_row("ships as", f"{shipped.precision}, {shipped.megabytes:.1f} MB, {shipped.latency_ms:.1f} ms a photo")
     table.add_row("photos", _photos(result))
     table.add_row("time", f"{result.duration_s:.1f} s")

@@ -62,9 +62,10 @@ class Measured:
     costs: NDArray[np.float64]
     latency_ms: float
 
-    def describe(self, *, shipped: bool) -> Variant:
-        """Returns the figures for the report."""
+    def describe(self, backbone: str, *, shipped: bool) -> Variant:
+        """Returns the figures for the report; `backbone` says what the model stands on."""
         return Variant(
+            backbone=backbone,
             precision=self.precision,
             megabytes=self.model.ByteSize() / 1e6,
             latency_ms=self.latency_ms,
