@@ -127,7 +127,7 @@ class PiCamera:
         try:
             request = self._next_request(timeout_s)
         except TimeoutError:
-            raise CameraTimeoutError(f"no frame came in {timeout_s:g} s") from None
+            raise CameraTimeoutError(f"no frame came in {timeout_s or 0:g} s") from None
         except Exception as error:
             self._job = None
             raise CameraError(f"the camera stopped: {error}") from error
@@ -151,7 +151,7 @@ class PiCamera:
         if camera is None:
             return
         if self._job is not None:
-            # picamera2 does its jobs in order: stopping would wait for ever behind a frame that does not come.
+            # Another thread may still wait for this frame; it would for ever.
             camera.cancel_all_and_flush()
             with contextlib.suppress(Exception):
                 camera.wait(self._job, timeout=0).release()

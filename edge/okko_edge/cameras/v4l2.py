@@ -146,16 +146,21 @@ class V4l2Camera:
         capture.open()
 
     def _newest(self, timeout_s: float | None) -> Any:
-        reader = self._capture.buffer.frame_reader
         while True:
-            pictures = [reader.read(timeout_s)]
+            pictures = [self._oldest(timeout_s)]
             if pictures[0] is None:
-                raise CameraTimeoutError(f"no frame came in {timeout_s:g} s")
-            while len(pictures) < _BUFFERS and (more := reader.read(0)) is not None:
+                raise CameraTimeoutError(f"no frame came in {timeout_s or 0:g} s")
+            while len(pictures) < _BUFFERS and (more := self._oldest(0)) is not None:
                 pictures.append(more)
             # With every buffer full the driver had to throw away what came last, so the newest may be old as well.
             if len(pictures) < _BUFFERS:
                 return pictures[-1]
+
+    def _oldest(self, timeout_s: float | None) -> Any:
+        """The driver's next picture, None if there is none in time."""
+        with contextlib.suppress(BlockingIOError):  # a driver may announce a picture and have none
+            return self._capture.buffer.frame_reader.read(timeout_s)
+        return None
 
     def _to_rgb(self, data: bytes) -> NDArray[np.uint8]:
         width, height, stride = self._format.width, self._format.height, self._format.bytes_per_line
