@@ -154,6 +154,17 @@ def test_a_reader_that_was_away_gets_no_frame_from_before(late):
     assert frames[-1].captured_at_s > back_s - 0.1
 
 
+def test_a_reader_that_gave_up_waiting_and_went_away_gets_no_frame_from_before(late):
+    late.camera.read(5.0)
+    late.hardware.stalled = True
+    with pytest.raises(CameraTimeoutError):
+        read_on(late.camera, 0.01)
+    late.hardware.stalled = False
+    time.sleep(0.2)
+    back_s = time.monotonic()
+    assert late.camera.read(5.0).captured_at_s > back_s - 0.1
+
+
 @pytest.mark.parametrize("kind", ["pi", "v4l2-mjpeg"])
 def test_a_camera_that_is_gone_is_an_error_and_closes_all_the_same(kind, request):
     opens, hardware = make(kind, request)
@@ -203,6 +214,11 @@ def test_settings_that_contradict_each_other_are_refused_before_anything_is_open
     with pytest.raises(CameraError, match=r"red_gain is 1\.5 and camera\.blue_gain 0"):
         open_camera(CameraChoice("pi"), CameraSettings(red_gain=1.5), MonotonicClock(), Counters())
     assert pi_hardware.opened == 0
+
+
+def read_on(camera, timeout_s):
+    while True:
+        camera.read(timeout_s)
 
 
 def wait_until(reached, timeout_s=10.0):

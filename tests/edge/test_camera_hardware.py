@@ -71,6 +71,17 @@ def test_red_is_red_in_whatever_order_the_camera_delivers_it(pi_hardware, delive
     camera.close()
 
 
+@pytest.mark.parametrize("width", [62, 64])
+def test_rows_with_and_without_padding_are_copied_out_of_the_cameras_memory(pi_hardware, width):
+    pi_hardware.picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, width, 3), np.uint8)
+    camera = PiCamera(CameraSettings(width=width, height=HEIGHT))
+    frame = camera.read(5.0)
+    camera.read(5.0)
+    assert np.array_equal(frame.image, pi_hardware.picture)
+    assert frame.image.flags.owndata
+    camera.close()
+
+
 def test_a_format_that_okko_cannot_read_is_refused_by_name(pi_hardware):
     pi_hardware.format = "SRGGB10"
     with pytest.raises(CameraError, match="SRGGB10"):

@@ -154,6 +154,8 @@ def supervised(claims: Claims, settings: CameraSettings) -> None:
     """The camera stops under the reader, as when a ribbon cable comes loose."""
     counters = Counters()
     opened: list[pi.PiCamera] = []
+    # picamera2's own thread does not survive it; that is one of the things to survive.
+    threading.excepthook = lambda ended: print(f"      a thread of picamera2 ends: {ended.exc_value}")
 
     def open_one() -> pi.PiCamera:
         opened.append(pi.PiCamera(settings))
