@@ -169,9 +169,9 @@ def supervised(claims: Claims, settings: CameraSettings) -> None:
     gap_s = time.monotonic() - stopped_s
     counts = {name: count for name, count in counters.snapshot().items() if count}
     seen = f"frames again after {gap_s:.2f} s, {counts}"
-    claims.show(
-        "a stopped camera is noticed and opened anew", seen, holds=counts == {"camera_stalls": 1, "camera_reopened": 1}
-    )
+    # Silence, or an error from picamera2: it depends on where its thread was just then.
+    holds = counts in ({"camera_stalls": 1, "camera_reopened": 1}, {"camera_failures": 1, "camera_reopened": 1})
+    claims.show("a stopped camera is noticed and opened anew", seen, holds=holds)
     claims.show("no read took longer than its 0.1 s", f"{longest_s * 1e3:.0f} ms", holds=longest_s < 0.15)
     holds = before is not None and after is not None and after.captured_at_s > before.captured_at_s
     claims.show(
