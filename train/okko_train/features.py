@@ -36,6 +36,7 @@ def embed(
     digest: str,
     *,
     workers: int,
+    output: str = FEATURES,
     augmentation: Augmentation | None = None,
     on_photo: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
@@ -43,9 +44,10 @@ def embed(
 
     Args:
         photos: that can be decoded.
-        model: a serialised graph from `image` to `features`.
+        model: a serialised graph from `image` to `output`.
         digest: names the numbers that the model computes.
         workers: photos computed at a time, each on one thread, so that the result does not depend on it.
+        output: name of the graph's output that is wanted.
         augmentation: what to do to each photo first.
         on_photo: called once for each photo.
     """
@@ -56,7 +58,7 @@ def embed(
         for _ in range(len(photos) - len(missing)):
             on_photo()
         if missing:
-            rows = compute(list(missing.values()), model, (FEATURES,), workers=workers, augmentation=augmentation)
+            rows = compute(list(missing.values()), model, (output,), workers=workers, augmentation=augmentation)
             for photo_digest, (features,) in zip(missing, rows, strict=True):
                 known[photo_digest] = features
                 cache.write(key, photo_digest, features)

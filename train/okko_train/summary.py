@@ -55,6 +55,12 @@ def print_result(result: TrainingResult, out: Path) -> None:
     shipped = next(variant for variant in result.variants if variant.shipped)
     table = _table(f"{result.manifest.name}: tested on {result.test.n} photos that it has never seen")
     _add_figures(table, result.test)
+    if promise := result.manifest.decision.promise:
+        table.add_row(
+            "promise",
+            f"at most {promise.max_error:.1%} of bad ones called OK, and of good ones KO; "
+            f"{promise.confidence:.0%} confidence",
+        )
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in hyperparameters.items())
     table.add_row("the swarm chose" if result.chosen >= 0 else "trained", f"{chosen} ({len(result.trials)} trials)")
     best = {
