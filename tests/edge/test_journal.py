@@ -219,6 +219,22 @@ def integrity(path):
     return ask(path, "PRAGMA integrity_check")
 
 
+def test_every_commit_is_on_the_disk_before_it_counts(tmp_path):
+    connections = []
+
+    def connect(*arguments, **settings):
+        connections.append(sqlite3.connect(*arguments, **settings, check_same_thread=False))
+        return connections[-1]
+
+    journal = Journal(tmp_path / "j.sqlite", RUN, warn=print, connect=connect)
+    journal.append(entry(1))
+    until(lambda: journal.written == 1)
+    full = 2  # https://sqlite.org/pragma.html#pragma_synchronous
+    assert connections[0].execute("PRAGMA synchronous").fetchone() == (full,)
+    assert connections[0].execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    journal.close()
+
+
 def test_an_event_is_noted_with_the_time(tmp_path):
     path = tmp_path / "j.sqlite"
     journal = Journal(path, RUN, warn=print, clock=SimulatedClock(now_s=5.0, unix_s=1.7e9))

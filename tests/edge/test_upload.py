@@ -323,10 +323,13 @@ def test_a_frame_that_had_to_make_room_meanwhile_is_no_error(store, bucket, serv
 
 
 def test_another_bucket_gets_everything_again(store, bucket, server):
+    store.set_label(sidecar(2).digest, "KO", 1.7e9)
     uploader(store, bucket, server).upload_waiting()
     other = Bucket(server, f"{bucket.name}x")
-    assert uploader(store, other, server).upload_waiting().frames == 3
-    assert other.versions() == keys_of(1, 2, 3)
+    done = uploader(store, other, server).upload_waiting()
+    assert (done.frames, done.labels) == (3, 1)
+    assert other.versions() == bucket.versions()
+    assert len(other.versions()) == 7
 
 
 def test_no_bucket_and_no_credentials_are_named(store, bucket, server, monkeypatch):
