@@ -23,9 +23,10 @@ import onnxruntime
 from benchmarks.tables import replace_section
 from okko_edge.agent import Agent
 from okko_edge.camera import CameraChoice
-from okko_edge.gates.simulated import SimulatedGate
+from okko_edge.events import Counters
 from okko_edge.journal import Journal, RunRecord
-from okko_edge.rig import RigSettings, set_up
+from okko_edge.rig import Simulation, set_up
+from okko_edge.settings import CameraSettings, Settings
 from okko_edge.sorter import Sorter
 from okko_edge.summary import Tally
 from okko_models.bundle import Bundle
@@ -94,10 +95,11 @@ def measure(bundle: Bundle, data: Path, marbles: int) -> tuple[np.ndarray, np.nd
 
     choice = CameraChoice("sim", data)
     count = marbles + WARM_UP
-    rig = set_up(choice, count, RigSettings(fast=True), print)
-    camera = Interleaved(rig.camera, set_up(choice, count, RigSettings(fast=True), print).trigger, bare)
+    settings, fast = Settings(camera=CameraSettings(source=str(choice))), Simulation(fast=True)
+    rig = set_up(settings, fast, count, Counters(), print)
+    camera = Interleaved(rig.camera, set_up(settings, fast, count, Counters(), print).trigger, bare)
     labels, ok_labels = bundle.manifest.labels, bundle.manifest.decision.ok_labels
-    sorter = Sorter(classifier=classifier, trigger=rig.trigger, gate=SimulatedGate(rig.clock), clock=rig.clock)
+    sorter = Sorter(classifier=classifier, trigger=rig.trigger, gate=rig.gate, clock=rig.clock)
     run = RunRecord(
         run="benchmark",
         started_unix_s=time.time(),

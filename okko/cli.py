@@ -30,6 +30,13 @@ _COMMANDS = {
     "tune": _Entry("okko_train.commands.tune:tune", "train", "Tune a network on a table (CSV) and export it."),
     "predict": _Entry("okko_edge.commands.predict:predict", None, "Classify single photos."),
     "run": _Entry("okko_edge.commands.run:run", "edge", "Sort: camera frames in, gate positions out."),
+    "calibrate": _Entry("okko_edge.commands.calibrate:calibrate", "edge", "Find the gate's positions, live."),
+    "journal": _Entry("okko_edge.commands.journal:journal", None, "Show and export what was decided."),
+    "replay": _Entry("okko_edge.commands.replay:replay", None, "Judge kept frames again with another model."),
+    "outbox": _Entry("okko_edge.commands.outbox:outbox", None, "Show and upload frames that are worth a label."),
+    "config": _Entry("okko_edge.commands.config:config", None, "Check, show or write a configuration file."),
+    "doctor": _Entry("okko_edge.commands.doctor:doctor", None, "Say what is wrong with this device, and what to do."),
+    "bench": _Entry("okko_edge.commands.bench:bench", None, "Measure how fast this device classifies."),
     "completion": _Entry("okko.completion:completion", None, "Print the completion script for your shell."),
 }
 

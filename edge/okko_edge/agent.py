@@ -52,6 +52,8 @@ class Agent:
         heartbeat: called whenever the camera has answered, or was given up in time for the marbles that wait.
 
     Attributes:
+        listeners: the agent's own, then those given; more may be added before `run`.
+        watchers: likewise.
         failure: why the camera gave no more frames, None unless it failed.
     """
 
@@ -75,8 +77,8 @@ class Agent:
         self._journal = journal
         self._labels = tuple(labels)
         self._clock = clock
-        self._listeners = (tally.add, self._remember, *listeners)
-        self._watchers = tuple(watchers)
+        self.listeners = [tally.add, self._remember, *listeners]
+        self.watchers = list(watchers)
         self._heartbeat = heartbeat
         self._stopped = False
         self._frames = 0
@@ -146,14 +148,14 @@ class Agent:
 
     def _note(self, decisions: Sequence[Decision]) -> None:
         for decision in decisions:
-            for listener in self._listeners:
+            for listener in self.listeners:
                 try:
                     listener(decision)
                 except Exception:  # the next marble comes, whoever cannot bear to hear of this one
                     self._sorter.counters.add(Event.LISTENER_FAILED)
 
     def _show(self, frame: Frame) -> None:
-        for watcher in self._watchers:
+        for watcher in self.watchers:
             try:
                 watcher(frame)
             except Exception:  # likewise

@@ -1,37 +1,44 @@
-"""Puts together what the command line asked for: a camera, the trigger that suits it, and the clock they share.
+"""Puts together what the settings ask for: a camera, the trigger that suits it, a gate, and the clock they share.
 
 This is the only place that knows which kinds of parts exist; the sorting path knows their protocols.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from okko_edge.camera import CameraError, FolderCamera, load_slots
+import msgspec
+
+from okko_edge.camera import CameraChoice, CameraError, FolderCamera, load_slots
+from okko_edge.cameras.opening import open_camera
 from okko_edge.clock import MonotonicClock, SimulatedClock
+from okko_edge.gates.opening import open_gate
 from okko_edge.photos import find_photos
 from okko_edge.simulator import Belt, SimulatedCamera, SimulatedConveyor
-from okko_edge.trigger import EveryFrame, MotionTrigger
+from okko_edge.trigger import EveryFrame
+from okko_edge.triggers.opening import open_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from okko_edge.camera import Camera, CameraChoice, Slot
+    from okko_edge.camera import Camera, Slot
     from okko_edge.clock import Clock
+    from okko_edge.events import Counters
+    from okko_edge.gate import NoGate
+    from okko_edge.gates.scheduled import ScheduledGate
     from okko_edge.photos import StoredPhoto
+    from okko_edge.settings import Settings
     from okko_edge.trigger import Trigger
     from okko_models.photo import PhotoError
 
-# The trigger waits this long for the belt to settle, but at most a third of the time that a marble rests in view.
-_SETTLE_S = 0.06
-
 
 @dataclass(frozen=True, kw_only=True)
-class RigSettings:
+class Simulation:
     """How a rig behaves that has no hardware.
 
     Attributes:
@@ -51,42 +58,81 @@ class RigSettings:
 
 @dataclass(frozen=True)
 class Rig:
-    """Parts that belong together."""
+    """Parts that belong together: what sees, what says when to look, what moves, and the time they share."""
 
     camera: Camera
     trigger: Trigger
+    gate: ScheduledGate | NoGate
     clock: Clock
 
+    def close(self) -> None:
+        """Lets go of all parts; the gate goes to its safe side first."""
+        self.gate.close()
+        self.trigger.close()
+        self.camera.close()
 
-def set_up(choice: CameraChoice, count: int | None, settings: RigSettings, skip: Callable[[PhotoError], None]) -> Rig:
-    """Makes the camera that was chosen.
+
+def set_up(
+    settings: Settings,
+    simulation: Simulation,
+    count: int | None,
+    counters: Counters,
+    skip: Callable[[PhotoError], None],
+) -> Rig:
+    """Opens the camera, the trigger and the gate that the settings name.
 
     Args:
-        choice: which.
-        count: how many marbles are wanted; None for each photo once. A simulated belt carries its photos again and
-            again in a new order, a folder is shown once.
-        settings: how fast and how noisy.
+        settings: of which the sections camera, trigger and gate are read.
+        simulation: how fast and how noisy a rig without hardware is.
+        count: how many marbles are wanted; None for each photo once, or without end before a real camera. A simulated
+            belt carries its photos again and again in a new order, a folder is shown once.
+        counters: hear of what goes wrong.
         skip: is told of each photo that cannot be read, once.
 
     Raises:
-        PhotoFolderError: there are no photos.
-        ValueError: the settings do not fit together.
+        OkkoError: a part cannot be opened, or there are no photos.
+        ValueError: the settings of the simulation do not fit together.
     """
-    clock = SimulatedClock(time.monotonic(), time.time()) if settings.fast else MonotonicClock()
+    choice = CameraChoice.parse(settings.camera.source)
+    if simulation.fast and choice.is_hardware:
+        raise ValueError(f"camera {choice} is real and cannot be hurried; --pace fast is for sim and folder")
+    clock = SimulatedClock(time.monotonic(), time.time()) if simulation.fast else MonotonicClock()
+    with contextlib.ExitStack() as opened:
+        camera, trigger = _eyes(choice, settings, simulation, count, counters, clock, skip)
+        opened.callback(camera.close)
+        gate = open_gate(settings.gate, clock=clock, counters=counters)
+        opened.pop_all()
+    return Rig(camera, trigger, gate, clock)
+
+
+def _eyes(
+    choice: CameraChoice,
+    settings: Settings,
+    simulation: Simulation,
+    count: int | None,
+    counters: Counters,
+    clock: Clock,
+    skip: Callable[[PhotoError], None],
+) -> tuple[Camera, Trigger]:
+    if choice.is_hardware:
+        trigger = open_trigger(settings.trigger, clock=clock)
+        return open_camera(choice, settings.camera, clock, counters), trigger
     photos = find_photos(choice.folder)
     if choice.kind == "folder":
-        camera = FolderCamera(load_slots(photos, skip), clock=clock, frames_per_s=settings.belt_speed)
-        return Rig(camera, EveryFrame(), clock)
-    belt = Belt.at(settings.belt_speed)
-    rounds = _rounds(photos, settings.seed, skip, once=count is None)
-    simulated = SimulatedCamera(
+        slots = load_slots(photos, skip)
+        return FolderCamera(slots, clock=clock, frames_per_s=simulation.belt_speed), EveryFrame()
+    belt = Belt.at(simulation.belt_speed)
+    rounds = _rounds(photos, simulation.seed, skip, once=count is None)
+    camera = SimulatedCamera(
         SimulatedConveyor(itertools.islice(rounds, count), belt),
         clock=clock,
-        frames_per_s=settings.frames_per_s,
-        noise_levels=settings.noise_levels,
-        seed=settings.seed,
+        frames_per_s=simulation.frames_per_s,
+        noise_levels=simulation.noise_levels,
+        seed=simulation.seed,
     )
-    return Rig(simulated, MotionTrigger(settle_s=min(_SETTLE_S, belt.rest_s / 3)), clock)
+    # A belt that rests for a short time must not be waited for longer than it rests.
+    settle_s = min(settings.trigger.settle_s, belt.rest_s / 3)
+    return camera, open_trigger(msgspec.structs.replace(settings.trigger, settle_s=settle_s), clock=clock)
 
 
 def _rounds(

@@ -7,8 +7,10 @@ import pytest
 
 from okko_edge.camera import CameraChoice, CameraError, FolderCamera, Slot, load_slots
 from okko_edge.clock import SimulatedClock
+from okko_edge.events import Counters
 from okko_edge.photos import PhotoFolderError, find_photos
-from okko_edge.rig import RigSettings, set_up
+from okko_edge.rig import Simulation, set_up
+from okko_edge.settings import CameraSettings, Settings
 from tests.edge.fakes import photo, save_photo
 
 
@@ -127,8 +129,8 @@ def test_a_folder_camera_shows_each_photo_once_at_its_pace():
 
 def passing(photos, count, seed=0, skip=lambda _: None):
     """Names of the photos that rest in view of a simulated camera, in order."""
-    settings = RigSettings(seed=seed, fast=True)
-    rig = set_up(CameraChoice("sim", photos), count, settings, skip)
+    settings = Settings(camera=CameraSettings(source=f"sim:{photos}"))
+    rig = set_up(settings, Simulation(seed=seed, fast=True), count, Counters(), skip)
     frames = list(iter(rig.camera.read, None))
     return [frame.photo for frame in frames if rig.trigger.see(frame)]
 

@@ -147,7 +147,7 @@ def wait_for_rows(journal, count):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--camera", "usb:0"), 2, "expected sim:DATA or folder:DIR"),
+        (("--camera", "usb:0"), 2, "expected sim:DATA"),
         ((), 2, "--camera"),
         (("--camera", "sim:{photos}", "--gate", "rubber"), 2, "rubber"),
         (("--camera", "sim:{photos}", "--count", "0"), 2, "--count"),
@@ -192,3 +192,38 @@ def test_help_is_quick_because_it_imports_no_numpy():
         assert "okko " + command in ran.stdout
         assert "numpy" not in ran.stderr
         assert "onnxruntime" not in ran.stderr
+
+
+def test_the_configuration_says_it_all_and_a_flag_goes_first(okko, bundle, photos, tmp_path):
+    config = tmp_path / "okko.toml"
+    config.write_text(
+        f'bundle = "{bundle.path}"\n[camera]\nsource = "sim:{photos}"\n[gate]\nkind = "none"\n'
+        f'[journal]\npath = "{tmp_path / "kept.sqlite"}"\nframes = "all"\n[outbox]\nenabled = true\nrandom_share = 1.0\n'
+    )
+    told = json.loads(okko("run", "--config", config, *FAST, "--count", 4, "--json").stdout)
+    assert (told["gate"], told["marbles"]) == ("none", 4)
+    assert told["journal"]["path"] == str(tmp_path / "kept.sqlite")
+    assert len(list((tmp_path / "kept.sqlite.frames").rglob("*.png")) or list(tmp_path.rglob("*.png"))) >= 4
+    assert told["events"]["outbox_kept"] == 4
+    flagged = json.loads(okko("run", "--config", config, "--gate", "sim", *FAST, "--count", 2, "--json").stdout)
+    assert flagged["gate"] == "sim"
+
+
+def test_a_mistake_in_the_configuration_is_bad_usage_so_that_no_service_starts_again_and_again(okko, bundle, tmp_path):
+    config = tmp_path / "okko.toml"
+    config.write_text('[camera]\nsorce = "pi"\n')
+    ran = okko("run", bundle.path, "--config", config)
+    assert ran.returncode == 2
+    assert "source" in ran.stderr
+
+
+def test_a_dashboard_that_cannot_open_is_told_of_and_sorting_goes_on(okko, bundle, photos):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "127.0.0.1:{}".format(taken.getsockname()[1])
+        ran = okko("run", bundle.path, "--camera", f"sim:{photos}", *FAST, "--dashboard", address, "--json")
+    assert json.loads(ran.stdout)["marbles"] == 6
+    assert "sorting goes on without it" in ran.stderr

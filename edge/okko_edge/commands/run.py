@@ -18,12 +18,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--camera", required=True, metavar="KIND:PLACE", help="Where frames come from: sim:DATA or folder:DIR.")
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--gate", type=click.Choice(["sim", "none"]), default="sim", show_default=True, help="What moves: a simulated gate."
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The configuration file.  [default: $OKKO_CONFIG, or /etc/okko/okko.toml if it is there]",
 )
+@click.option(
+    "--camera", metavar="KIND:PLACE", help="Where frames come from: pi, v4l2:/dev/video0, sim:DATA or folder:DIR."
+)
+@click.option("--trigger", metavar="KIND", help="When to look: motion, gpio:PIN or interval:SECONDS.")
+@click.option("--gate", metavar="KIND", help="What moves: servo:PIN, relay:PIN, sim or none.")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many marbles.  [default: each photo once]")
+@click.option("--threads", type=click.IntRange(1, 64), help="Processor threads to use.  [default: 1]")
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The journal's file.  [default: ~/.local/state/okko/journal.sqlite]",
+)
+@click.option("--dashboard", metavar="ADDRESS:PORT", help="Show a web page there, such as 127.0.0.1:8080.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Order of the simulated marbles.")
 @click.option(
     "--pace",
@@ -37,7 +50,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1000, min_open=True),
     default=2.0,
     show_default=True,
-    help="Marbles per second that pass the camera.",
+    help="Simulated marbles per second that pass the camera.",
 )
 @click.option(
     "--frame-rate",
@@ -53,25 +66,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="Noise of the simulated camera, in grey levels.",
 )
-@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Processor threads to use.")
-@click.option(
-    "--journal",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The journal's file.  [default: ~/.local/state/okko/journal.sqlite]",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and nothing else.")
 def run(
-    bundle: Path,
-    camera: str,
-    gate: str,
+    bundle: Path | None,
+    config: Path | None,
+    camera: str | None,
+    trigger: str | None,
+    gate: str | None,
     count: int | None,
+    threads: int | None,
+    journal: Path | None,
+    dashboard: str | None,
     seed: int,
     pace: str,
     belt_speed: float,
     frame_rate: float,
     noise: float,
-    threads: int,
-    journal: Path | None,
     as_json: bool,
 ) -> None:
     """Sort with BUNDLE: look at each marble that the camera shows, and move the gate.
@@ -80,91 +90,159 @@ def run(
     okko run marbles.okko --camera sim:photos/ --gate sim --count 50
     okko run marbles.okko --camera folder:photos/ --gate none --json
     okko run marbles.okko --camera sim:photos/ --pace fast --count 1000
+    okko run marbles.okko --camera pi --gate servo:18 --dashboard 127.0.0.1:8080
+    okko run --config okko.toml
 
     sim:DATA carries the photos of a folder past a simulated camera on a belt that pauses for each. folder:DIR shows
     them one after another. Sub-folders named like labels (or a photos.csv) say what each photo truly is, and mistakes
-    are counted.
+    are counted. Everything that can be set is in the configuration file (`okko config example`); what is said here
+    goes first.
 
     Ctrl-C or SIGTERM lets the marble in hand be sorted, closes the journal and prints the summary.
     """  # noqa: D301
+    import socket
     import time
     import uuid
     from importlib.metadata import version
 
-    from okko_edge import rig as rigs
+    from okko_edge import config as configuration
+    from okko_edge.about import About
     from okko_edge.agent import Agent
+    from okko_edge.beside import Beside, Surroundings, journal_path
     from okko_edge.camera import CameraChoice
-    from okko_edge.gate import NoGate
-    from okko_edge.gates.simulated import SimulatedGate
-    from okko_edge.journal import Journal, RunRecord, default_path
+    from okko_edge.events import Counters
+    from okko_edge.journal import RunRecord
     from okko_edge.output import RunReport, live_line
-    from okko_edge.sorter import Sorter
+    from okko_edge.rig import Simulation, set_up
+    from okko_edge.sorter import Sorter, verdict_of_two
     from okko_edge.summary import Tally
+    from okko_edge.systemd import Notifier, Watchdog
     from okko_models.bundle import Bundle
     from okko_models.classifier import Classifier
     from okko_models.errors import OkkoError
 
+    if camera is not None:
+        try:
+            CameraChoice.parse(camera)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--camera") from error
+    elif configuration.find(config) is None:
+        raise click.UsageError("no camera is named: add --camera (or a configuration file, see `okko config example`)")
+    flags = {
+        "bundle": None if bundle is None else str(bundle),
+        "camera.source": camera,
+        "trigger.kind": trigger,
+        "gate.kind": gate,
+        "sorting.threads": threads,
+        "journal.path": None if journal is None else str(journal),
+        "dashboard.listen": dashboard,
+    }
     try:
-        choice = CameraChoice.parse(camera)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--camera") from error
-    opened = Bundle.open(bundle)
+        settings = configuration.load(config, flags)
+    except configuration.ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if not settings.bundle:
+        raise click.UsageError("no model is named: add BUNDLE, or the key bundle to the configuration file")
+    choice = CameraChoice.parse(settings.camera.source)
+    opened = Bundle.open(Path(settings.bundle))
     manifest = opened.manifest
-    classifier = Classifier(opened, threads=threads)
+    classifier = Classifier(opened, threads=settings.sorting.threads)
     classifier.self_test()
 
     skipped: list[PhotoError] = []
-    settings = rigs.RigSettings(
+    counters = Counters()
+    simulation = Simulation(
         belt_speed=belt_speed, frames_per_s=frame_rate, noise_levels=noise, seed=seed, fast=pace == "fast"
     )
     try:
-        rig = rigs.set_up(choice, count, settings, skipped.append)
+        rig = set_up(settings, simulation, count, counters, skipped.append)
     except ValueError as error:
-        raise click.UsageError(f"{error}; change --belt-speed or --frame-rate") from error
-    mover = SimulatedGate(rig.clock) if gate == "sim" else NoGate()
-    tally = Tally(manifest.labels, manifest.decision.ok_labels)
-    sorter = Sorter(classifier=classifier, trigger=rig.trigger, gate=mover, clock=rig.clock)
-    book = Journal(
-        journal or default_path(),
-        RunRecord(
-            run=uuid.uuid4().hex,
-            started_unix_s=time.time(),
-            okko=version("okko"),
-            bundle_name=manifest.name,
-            bundle_version=manifest.version,
-            bundle_digest=opened.digest,
-            camera=str(choice),
-            gate=gate,
-            seed=seed,
-        ),
-        warn=_warn,
+        raise click.UsageError(f"{error}; change --belt-speed, --frame-rate or --pace") from error
+    release = version("okko")
+    run_record = RunRecord(
+        run=uuid.uuid4().hex,
+        started_unix_s=time.time(),
+        okko=release,
+        bundle_name=manifest.name,
+        bundle_version=manifest.version,
+        bundle_digest=opened.digest,
+        camera=str(choice),
+        gate=settings.gate.kind,
+        seed=seed,
     )
-    live = not as_json and sys.stdout.isatty()
+    about = About.of(
+        manifest,
+        opened.digest,
+        camera=str(choice),
+        gate=settings.gate.kind,
+        device=settings.mqtt.device or settings.outbox.device or socket.gethostname(),
+        okko=release,
+    )
+    notifier = Notifier()
+    watchdog = Watchdog(notifier)
+    tally = Tally(manifest.labels, manifest.decision.ok_labels)
+    sorter = Sorter(
+        classifier=classifier,
+        trigger=rig.trigger,
+        gate=rig.gate,
+        clock=rig.clock,
+        deadline_s=settings.sorting.deadline_s,
+        empty_labels=settings.sorting.empty_labels,
+        two_labels=settings.sorting.two_labels,
+        two_verdict=verdict_of_two(manifest.decision),
+        counters=counters,
+    )
+    beside = Beside(
+        Surroundings(
+            settings=settings,
+            bundle=opened,
+            run=run_record,
+            about=about,
+            counters=counters,
+            clock=rig.clock,
+            journal=journal_path(settings),
+            warn=_warn,
+        )
+    )
+
+    def beat() -> None:
+        watchdog.beat(lambda: f"{tally.decisions} marbles sorted")
+        beside.note_events()
+
     agent = Agent(
         camera=rig.camera,
         sorter=sorter,
         tally=tally,
-        journal=book,
+        journal=beside.journal,
         labels=manifest.labels,
         clock=rig.clock,
-        listeners=[lambda decision: click.echo(live_line(decision, truly_ok=tally.truly_ok(decision)))] if live else [],
+        heartbeat=beat,
     )
+    if not as_json and sys.stdout.isatty():
+        agent.listeners.append(lambda decision: click.echo(live_line(decision, truly_ok=tally.truly_ok(decision))))
     try:
+        beside.show(agent)
+        agent.listeners += beside.listeners
+        agent.watchers += beside.watchers
+        if beside.dashboard is not None:
+            click.echo(f"The dashboard is at {beside.dashboard.url}", err=True)
         with _stopped_by_signal(agent.stop):
+            notifier.ready()
             summary = agent.run(count)
+            notifier.stopping()
     finally:
-        mover.close()
-        rig.camera.close()
-        book.close()
+        rig.close()
+        beside.close()
+        notifier.close()
     for problem in skipped:
         _warn(f"skipped {problem}")
     report = RunReport(
         bundle={"name": manifest.name, "version": manifest.version, "digest": opened.digest},
         camera=str(choice),
-        gate=gate,
+        gate=settings.gate.kind,
         summary=summary,
         skipped_photos=len(skipped),
-        journal={"path": str(book.path), "written": book.written, "lost": book.lost},
+        journal={"path": str(beside.journal.path), "written": beside.journal.written, "lost": beside.journal.lost},
         stopped=agent.stopped,
         failure=agent.failure or _shortfall(summary, count, choice.kind, stopped=agent.stopped),
     )
