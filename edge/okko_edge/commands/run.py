@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 from pathlib import Path
@@ -234,6 +235,8 @@ def run(
         rig.close()
         beside.close()
         notifier.close()
+    # What stood beside the path has only now written all that waited.
+    summary = dataclasses.replace(summary, events=counters.snapshot())
     for problem in skipped:
         _warn(f"skipped {problem}")
     report = RunReport(
