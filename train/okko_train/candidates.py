@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from okko_train.embedding import embed_copies, embed_looks, find_region
 from okko_train.feature_graph import FEATURES, feature_model
 from okko_train.features import compute
-from okko_train.finetune import TunedNetwork, from_scratch, sized_for, tune_backbone
+from okko_train.finetune import FOLDS, TunedNetwork, from_scratch, sized_for, tune_backbone
 from okko_train.head import Head, Hyperparameters, Projection, train_network
 from okko_train.looks import Embedded, looks_at
 from okko_train.network import Network
@@ -203,11 +203,12 @@ def on_trained_backbone(task: Task, look: Recipe, *, scratch: bool, any_way_up: 
     """
     dataset, split, workers = task.dataset, task.split, task.workers
     learn_photos = [dataset.photos[row] for row in split.learn]
+    folds = split.folds % FOLDS  # joined, so that groups stay together
     recipe = sized_for(from_scratch(look) if scratch else look, learn_photos)
     tuned = tune_backbone(
         learn_photos,
         task.truth,
-        split.folds,
+        folds,
         recipe,
         n_labels=len(dataset.labels),
         any_way_up=any_way_up,
@@ -221,7 +222,7 @@ def on_trained_backbone(task: Task, look: Recipe, *, scratch: bool, any_way_up: 
         models = {number: prepare(feature_model(each.recipe)) for number, each in tuned.folds.items()}
         with progress(f"Judging photos not seen, {precision}", len(split.learn)) as judged:
             for number, model in models.items():
-                rows = np.flatnonzero(split.folds == number)
+                rows = np.flatnonzero(folds == number)
                 features = []
                 for (row,) in compute(
                     [learn_photos[i] for i in rows], model.SerializeToString(), (FEATURES,), workers=workers
