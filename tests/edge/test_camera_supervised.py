@@ -254,15 +254,24 @@ def test_a_camera_that_gives_nothing_but_rubbish_is_opened_anew(start, behind, c
     wait_until(lambda: behind.opened >= 2)
 
 
-@pytest.mark.parametrize("age_s", [0.5, None])
-def test_an_old_frame_is_refused_and_counted(start, behind, counters, age_s):
-    camera = start(CameraSettings(stall_s=0.4))
+@pytest.mark.parametrize("earlier_s", [0.0, 1.0])
+def test_a_frame_no_newer_than_the_one_before_is_refused_and_counted(start, behind, counters, earlier_s):
+    camera = start(CameraSettings(stall_s=30.0))
     newest = camera.read(5.0)
-    same = newest.captured_at_s
-    behind.on_read = lambda: Frame(GOOD, same - 1 if age_s is None else time.monotonic() - age_s, 0)
+    behind.on_read = lambda: Frame(GOOD, newest.captured_at_s - earlier_s, 0)
     wait_until(lambda: counters[Event.STALE_FRAME] >= 2)
     behind.on_read = behind.good
     assert camera.read(5.0).captured_at_s > newest.captured_at_s
+
+
+def test_a_frame_that_the_driver_kept_too_long_is_refused_and_counted(start, behind, counters):
+    behind.on_read = lambda: Frame(GOOD, time.monotonic() - 40, 0)
+    camera = start(CameraSettings(stall_s=30.0))
+    wait_until(lambda: counters[Event.STALE_FRAME] >= 2)
+    with pytest.raises(CameraTimeoutError):
+        camera.read(0)
+    behind.on_read = behind.good
+    assert camera.read(5.0) is not None
 
 
 def test_a_camera_may_have_another_size_after_it_was_opened_anew(start, behind, counters):
