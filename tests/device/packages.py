@@ -24,7 +24,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("OKKO_DEVICE_CACHE", "~/.cache/okko-device")).expanduser()
 
 # glibc's that wheels may ask for; Bookworm has 2.36.
-_PLATFORMS = ("manylinux_2_36", "manylinux_2_34", "manylinux_2_31", "manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17")
+_PLATFORMS = (
+    "manylinux_2_36",
+    "manylinux_2_34",
+    "manylinux_2_31",
+    "manylinux_2_28",
+    "manylinux_2_27",
+    "manylinux2014",
+    "manylinux_2_17",
+)
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,29 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packages import REPOSITORY
+from packages import CACHE, REPOSITORY
+
+if TYPE_CHECKING:
+    from okko_train.variants import Measured
 
 PHOTOS = REPOSITORY / "train/samples/marbles/one_rig"
 
 
-def train(precision: str, out: Path) -> Path:
-    """Trains a bundle that ships as "float32" or "int8" into `out`, unless it is there; returns `out`."""
-    if out.is_dir():
-        return out
+def trained(precision: str) -> Path:
+    """Returns a bundle in the cache that ships as "float32" or "int8"; trains it if there is none."""
+    out = CACHE / "bundles" / precision
+    if not out.is_dir():
+        subprocess.run([sys.executable, __file__, precision, out], check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
+def _train(precision: str, out: Path) -> None:
     from okko_train import training
-    from okko_train.variants import Measured
 
     def choose(float32: Measured, int8: Measured) -> Measured:
         return {"float32": float32, "int8": int8}[precision]
@@ -33,8 +42,7 @@ def train(precision: str, out: Path) -> Path:
     except SystemExit as stop:
         if stop.code:
             raise
-    return out
 
 
 if __name__ == "__main__":
-    train(sys.argv[1], Path(sys.argv[2]))
+    _train(sys.argv[1], Path(sys.argv[2]))

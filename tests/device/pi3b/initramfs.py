@@ -52,11 +52,11 @@ class Initramfs:
         self._once(name, stat.S_IFCHR | 0o600, b"", os.makedev(major, minor))
 
     def add_tree(self, folder: Path, into: str = "", *, leave_out: Iterable[str] = ()) -> None:
-        """Adds all that is in a folder; what matches one of the expressions (by its path in the archive) is left out."""
+        """Adds all that is in a folder, but not what one of the expressions matches (by its path in the archive)."""
         unwanted = re.compile("|".join(leave_out) or "$.")
         for path in sorted(folder.rglob("*")):
             name = f"{into}/{path.relative_to(folder)}".strip("/")
-            if unwanted.search(name) or path.is_dir() and not path.is_symlink():
+            if unwanted.search(name) or (path.is_dir() and not path.is_symlink()):
                 continue
             if path.is_symlink():
                 self._folders(name)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PYTHON = "3.11"
+_CHIP_WITH_INPUTS = "pl061"
 # PyPI has the C library's wheel; Debian 12 and 13 have no package of it, Raspberry Pi OS has.
 _BESIDE_THE_EDGE = ["lgpio>=0.2.2", "linuxpy>=0.20"]
 _LEFT_OUT = (
@@ -69,6 +70,11 @@ class Pieces:
         return [self.qemu / "usr/lib64/ld-linux-x86-64.so.2", "--library-path", libraries, self.qemu / "usr/bin" / name]
 
     @property
+    def firmware(self) -> list[str | Path]:
+        """The emulator's options that say where its own files are."""
+        return ["-L", self.qemu / "usr/share/qemu"]
+
+    @property
     def image(self) -> Path:
         """The kernel."""
         (image,) = self.kernel.glob("boot/vmlinuz-*")
@@ -105,21 +111,21 @@ class Machine:
         pieces: what it is made of.
         arguments: of the emulator: board, kernel, disk.
         log: everything that the machine says goes here.
-        gpio_inputs: type of the GPIO chip whose inputs can be driven, None if there is none.
         limit_s: it is ended after so long.
+
+    Attributes:
+        finished: whether its program ended as it should.
     """
 
-    def __init__(
-        self, pieces: Pieces, arguments: list[str | Path], log: Path, *, gpio_inputs: str | None, limit_s: float
-    ) -> None:
+    def __init__(self, pieces: Pieces, arguments: list[str | Path], log: Path, *, limit_s: float) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="okko-machine-")
         self._log = log.open("w", encoding="utf-8")
-        self._inputs = gpio_inputs
+        self.finished = False
         monitor, test = (Path(self._folder.name) / name for name in ("monitor", "test"))
         self._process = subprocess.Popen(
             [
                 *pieces.tool("qemu-system-aarch64"),
-                *("-L", pieces.qemu / "usr/share/qemu", "-display", "none", "-no-reboot"),
+                *(*pieces.firmware, "-display", "none", "-monitor", "none", "-no-reboot"),
                 *("-qmp", f"unix:{monitor},server=on,wait=off"),
                 *("-qtest", f"unix:{test},server=on,wait=off", "-qtest-log", "none"),
                 *arguments,
@@ -148,6 +154,7 @@ class Machine:
         for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip()
             print(text, file=self._log, flush=True)
+            self.finished |= text == "the program ended with 0"
             _, at, told = text.partition("@{")
             if not at:
                 continue
@@ -173,7 +180,7 @@ class Machine:
 
     def _drive(self, line: int, level: int) -> None:
         if not hasattr(self, "_chip"):
-            (self._chip,) = self._find(str(self._inputs))
+            (self._chip,) = self._find(_CHIP_WITH_INPUTS)
         self._test(f"set_irq_in {self._chip} unnamed-gpio-in {line} {level}")
 
     def _test(self, command: str) -> str:

@@ -19,13 +19,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from packages import CACHE, REPOSITORY, Debian, install_okko, install_wheels, requirements
+from packages import CACHE, Debian, install_okko, install_wheels, requirements
+from train_both import PHOTOS, trained
 
-PHOTOS = REPOSITORY / "train/samples/marbles/one_rig"
 BOARDS = {"cortex-a53": "Pi 3, Zero 2 W", "cortex-a72": "Pi 4", "cortex-a76": "Pi 5"}
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
-TOLERANCE = {"float32": 1e-4, "int8": 2e-2}
-"""Largest difference in probability from this machine's; int8's is the one that bundles carry for their golden frames."""
+TOLERANCE = {"float32": 1e-4, "int8": 1e-1}
+"""Largest difference in probability from this machine's. In int8 the last bit of a float can move a value to the next of
+256 steps, and the layers behind enlarge that, so no two kinds of processor give the same probabilities."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     emulator = Emulator(arguments.suite)
-    bundles = arguments.bundle or [_trained(precision) for precision in TOLERANCE]
+    bundles = arguments.bundle or [trained(precision) for precision in TOLERANCE]
     every = sorted(PHOTOS.glob("*/*.jpg"))
     photos = every[:: max(1, len(every) // arguments.photos)][: arguments.photos]
     trials = [Trial(bundle, photos) for bundle in bundles]
@@ -83,7 +84,10 @@ def main() -> None:
     def show(row: Row) -> None:
         rows.append(row)
         board, verdict = BOARDS[row.processor], "ok" if row.ok else "NOT OK"
-        print(f"{row.processor}  {board:<14}  {row.what:<21}  {verdict:<6}  {row.seconds:4.0f} s  {row.result}", flush=True)
+        print(
+            f"{row.processor}  {board:<14}  {row.what:<21}  {verdict:<6}  {row.seconds:4.0f} s  {row.result}",
+            flush=True,
+        )
 
     for processor in BOARDS:
         show(_help(emulator, processor))
@@ -157,13 +161,16 @@ def _sorts(emulator: Emulator, processor: str, bundle: Path, count: int = 20) ->
         done = emulator.run(
             processor,
             *("-m", "okko.cli", "run", bundle, "--camera", f"sim:{PHOTOS}", "--pace", "fast", "--count", str(count)),
-            *("--frame-rate", "12", "--journal", Path(folder) / "journal.sqlite", "--json"),
+            *("--journal", Path(folder) / "journal.sqlite", "--json"),
         )
     seconds = time.monotonic() - start
     if done.returncode:
         return Row(processor, "okko run", _failure(done), False, seconds)
     said = json.loads(done.stdout)
-    return Row(processor, "okko run", json.dumps(said)[:400], True, seconds)
+    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in said["verdicts"].items())
+    wrong = said["false_ok"] + said["false_ko"] + said["errors"] + said["journal"]["lost"]
+    result = f"{said['marbles']} marbles: {verdicts}; {wrong} mistakes, errors or entries lost"
+    return Row(processor, "okko run", result, said["marbles"] == count and wrong == 0, seconds)
 
 
 def _failure(done: subprocess.CompletedProcess[str]) -> str:

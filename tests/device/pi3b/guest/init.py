@@ -1,5 +1,5 @@
 #!/usr/bin/python3.11
-"""The first process of an emulated machine: mounts what programs expect, loads drivers, runs one program, switches off."""
+"""The first process of an emulated machine: mounts what programs expect, loads drivers, runs a program, switches off."""
 
 import ctypes
 import errno
@@ -10,6 +10,7 @@ import sys
 import termios
 import time
 import traceback
+from pathlib import Path
 
 _INIT_MODULE = 105  # the number of the system call on aarch64
 _RESTART = 0x01234567  # the emulator ends instead
@@ -19,16 +20,13 @@ libc = ctypes.CDLL("libc.so.6", use_errno=True)
 
 
 def mount(kind: str, place: str) -> None:
-    os.makedirs(place, exist_ok=True)
+    Path(place).mkdir(parents=True, exist_ok=True)
     libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
 
 
 def load_modules() -> None:
-    with open("/modules/order") as order:
-        names = order.read().split()
-    for name in names:
-        with open(f"/modules/{name}.ko", "rb") as file:
-            code = file.read()
+    for name in Path("/modules/order").read_text().split():
+        code = Path(f"/modules/{name}.ko").read_bytes()
         options = VIVID if name == "vivid" else b""
         if libc.syscall(_INIT_MODULE, code, ctypes.c_ulong(len(code)), options):
             print(f"module {name}: {errno.errorcode.get(ctypes.get_errno())}", flush=True)

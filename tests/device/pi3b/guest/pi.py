@@ -5,8 +5,7 @@ What is programmed is heard where the kernel's drivers write to the chips, and r
 
 from __future__ import annotations
 
-import contextlib
-import io
+import json
 import os
 import statistics
 import subprocess
@@ -16,16 +15,31 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from outside import register, report
+from PIL import Image
 from taps import Taps, gpio_edges, register_writes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from okko_edge.settings import CameraSettings
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PHOTOS = sorted(Path("/photos").iterdir())
+CAMERA = "/dev/video0"
+CAMERA_SETTINGS = CameraSettings(source=f"v4l2:{CAMERA}", exposure_us=0, gain=0)
+CONFIGURATION = """
+[camera]
+source = "v4l2:/dev/video0"
+
+[gate]
+kind = "servo:18"
+"""
 BUNDLE = Path("/bundle")
 PWM_PIN, SERVO_PIN, RELAY_PIN = 18, 17, 27
 WIDTHS_US = (500, 1000, 1333.3, 1500, 1501, 2000, 2500)
 WITHIN_US = 5
+_DETACHES = 50
 # BCM2835 ARM Peripherals, chapters 6 and 9, at the Pi 3's base address.
 LEVELS = 0x3F200034
 RANGE, DATA = 0x10, 0x14  # of PWM channel 0, from the chip's base
@@ -51,8 +65,7 @@ def board() -> None:
     _, lines, name, label = lgpio.gpio_get_chip_info(handle)
     lgpio.gpiochip_close(handle)
     said = f"{name} {label}, {lines} lines"
-    versions = f"lgpio {lgpio.get_module_version() >> 16 & 255}.{lgpio.get_module_version() >> 8 & 255}"
-    report("GPIO chip", "pinctrl-bcm2835", f"{said}; {versions}", ok=label == "pinctrl-bcm2835")
+    report("GPIO chip", "pinctrl-bcm2835", f"{said}; {lgpio.get_module_version()}", ok=label == "pinctrl-bcm2835")
     python = sys.version.split()[0]
     report("onnxruntime", "loads", f"{onnxruntime.__version__}, Python {python}, {os.cpu_count()} processors", ok=True)
 
@@ -68,12 +81,16 @@ def hardware_pwm() -> None:
             servo.pulse(width)
             sent = {each.values["address"] & 0xFF: each.values["value"] for each in taps.heard()}
             on_us, period_us = sent[DATA] / rate * 1e6, sent[RANGE] / rate * 1e6
-            found = f"{on_us:.1f} µs of {period_us:.0f} µs (registers {sent[DATA]} of {sent[RANGE]} at {rate / 1e6:g} MHz)"
+            found = (
+                f"{on_us:.1f} µs of {period_us:.0f} µs (registers {sent[DATA]} of {sent[RANGE]} at {rate / 1e6:g} MHz)"
+            )
             ok = abs(on_us - width) <= WITHIN_US and period_us == 20_000 and sent[0] & 1 == 1
             report(f"hardware PWM, GPIO{PWM_PIN}", f"{width:g} µs", found, ok=ok)
         servo.detach()
         control = [each.values["value"] for each in taps.heard() if each.values["address"] & 0xFF == 0][-1]
-        report(f"hardware PWM, GPIO{PWM_PIN}", "detached", f"control register {control:#x}: no pulses", ok=control & 1 == 0)
+        report(
+            f"hardware PWM, GPIO{PWM_PIN}", "detached", f"control register {control:#x}: no pulses", ok=control & 1 == 0
+        )
         servo.close()
     left = sorted(path.name for path in Path("/sys/class/pwm/pwmchip0").glob("pwm[0-9]"))
     report(f"hardware PWM, GPIO{PWM_PIN}", "closed", "channel given back" if not left else f"left: {left}", ok=not left)
@@ -95,8 +112,16 @@ def lgpio_pulses() -> None:
             worst = max((each - width for each in widths), key=abs)
             found = f"{middle:.0f} µs, median of {len(widths)} pulses; worst {worst:+.0f} µs"
             report(f"lgpio, GPIO{SERVO_PIN}", f"{width:g} µs", found, ok=abs(middle - width) <= WITHIN_US)
-        low = register(LEVELS) >> SERVO_PIN & 1
-        report(f"lgpio, GPIO{SERVO_PIN}", "detached: low", f"pin level {low}", ok=low == 0)
+        left, widths = 0, []
+        for number in range(_DETACHES):
+            servo.pulse(1500)
+            time.sleep(0.07 + number * 0.00073)  # each time at another moment of the period of 20 ms
+            servo.detach()
+            time.sleep(0.06)
+            left += register(LEVELS) >> SERVO_PIN & 1
+            widths += pulses(taps, SERVO_PIN)
+        found = f"{left} of {_DETACHES} left it high; pulses of {min(widths):.0f} to {max(widths):.0f} µs"
+        report(f"lgpio, GPIO{SERVO_PIN}", "detached: the pin is low", found, ok=left == 0)
         servo.close()
 
 
@@ -133,7 +158,9 @@ def gate_positions() -> None:
             taps.heard()
             gate.sort(position, clock.now_s())
             on_us = _last(taps, DATA) / 10
-            report("gate, hardware PWM", f"{position}: {width:g} µs", f"{on_us:.1f} µs", ok=abs(on_us - width) <= WITHIN_US)
+            report(
+                "gate, hardware PWM", f"{position}: {width:g} µs", f"{on_us:.1f} µs", ok=abs(on_us - width) <= WITHIN_US
+            )
         time.sleep(0.6)
         control = _last(taps, 0)
         report("gate, hardware PWM", "no pulses 0.3 s after", f"control register {control:#x}", ok=control & 1 == 0)
@@ -189,6 +216,7 @@ def relay() -> None:
 def pin_in_use() -> None:
     """What okko says of a pin that somebody else has."""
     import lgpio
+
     from okko_edge.gate import GateError
     from okko_edge.gates.lgpio_servo import LgpioServo
 
@@ -202,6 +230,125 @@ def pin_in_use() -> None:
         report("pin in use", "said so", "nothing was said", ok=False)
     finally:
         lgpio.gpiochip_close(handle)
+
+
+def camera() -> None:
+    """Photos in front of the kernel's virtual camera, seen by okko's."""
+    from okko_edge.cameras.v4l2 import V4l2Camera, why_not_available
+
+    with Screen() as screen:
+        screen.show(PHOTOS[0])
+        report("camera", "can be used", why_not_available(CAMERA) or "nothing stands in its way", ok=True)
+        opened = V4l2Camera(CAMERA_SETTINGS, CAMERA)
+        for photo in PHOTOS[:2]:
+            shown_s = screen.show(photo)
+            frame = opened.read(5)
+            while frame is not None and frame.captured_at_s < shown_s + 0.1:
+                frame = opened.read(5)
+            assert frame is not None
+            age_ms = (time.monotonic() - frame.captured_at_s) * 1000
+            difference = float(np.abs(frame.image.astype(int) - pixels(photo)).mean())
+            found = f"{difference:.1f} grey levels off on average, {age_ms:.0f} ms after its stamp"
+            report("camera", f"shows {photo.name}", found, ok=difference < 3 and 0 < age_ms < 500)
+        opened.close()
+
+
+def pixels(photo: Path) -> NDArray[np.int64]:
+    with Image.open(photo) as image:
+        return np.asarray(image.convert("RGB").resize((640, 480), Image.Resampling.BICUBIC)).astype(int)
+
+
+def sorting() -> None:
+    """The whole path: photo, camera, motion, network, verdict, and what the PWM is told."""
+    from okko_edge.cameras.v4l2 import V4l2Camera
+    from okko_edge.clock import MonotonicClock
+    from okko_edge.events import Counters
+    from okko_edge.gates.opening import open_gate
+    from okko_edge.settings import GateSettings
+    from okko_edge.sorter import Sorter
+    from okko_edge.trigger import MotionTrigger
+    from okko_models.bundle import Bundle
+    from okko_models.classifier import Classifier
+    from okko_models.photo import read_photo
+
+    clock, counters = MonotonicClock(), Counters()
+    classifier = Classifier(Bundle.open(BUNDLE))
+    golden = classifier.self_test()
+    report("model", "repeats its golden frames", f"probabilities differ by at most {golden:.1e}", ok=True)
+    settings = GateSettings(kind=f"servo:{PWM_PIN}", ok_us=1850, ko_us=1120, uncertain_us=1490, move_s=0.3)
+    widths = {"OK": 1850, "KO": 1120, "UNCERTAIN": 1490}
+    with Screen() as screen, Taps(register_writes(PWM_DRIVER, "bcm2835_pwm_apply")) as taps:
+        gate = open_gate(settings, clock=clock, counters=counters)
+        trigger = MotionTrigger()
+        sorter = Sorter(classifier=classifier, trigger=trigger, gate=gate, clock=clock, deadline_s=5, counters=counters)
+        opened = V4l2Camera(CAMERA_SETTINGS, CAMERA)
+        for photo in PHOTOS:
+            screen.show(photo)
+            taps.heard()
+            decisions = []
+            until_s = time.monotonic() + 10
+            while not decisions and time.monotonic() < until_s:
+                frame = opened.read(5)
+                assert frame is not None
+                decisions = list(sorter.see(frame))
+            (decision,) = decisions
+            on_us = _last(taps, DATA) / 10
+            said, wanted = decision.classification, classifier.classify(read_photo(photo)).verdict.value
+            assert said is not None
+            found = f"{decision.verdict.value} ({said.probability.max():.3f}), {on_us:.1f} µs at the PWM"
+            ok = decision.verdict.value == wanted and abs(on_us - widths[wanted]) <= WITHIN_US and not decision.error
+            report("sorting", f"{photo.stem}: {wanted}, {widths[wanted]} µs", found, ok=ok)
+        quiet = 0
+        for _ in range(8):
+            frame = opened.read(5)
+            assert frame is not None
+            quiet += len(sorter.see(frame))
+        report("sorting", "no second verdict", f"{quiet} in 8 more frames", ok=quiet == 0)
+        opened.close()
+        gate.close()
+    counted = {name: n for name, n in counters.snapshot().items() if n}
+    report("sorting", "nothing counted", counted or "nothing", ok=not counted)
+
+
+class Screen:
+    """What is in front of the camera; a context manager."""
+
+    def __enter__(self) -> Screen:
+        self._program = subprocess.Popen(
+            [sys.executable, "/guest/screen.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._program.kill()
+        self._program.wait()
+
+    def show(self, photo: Path) -> float:
+        """Puts a photo in front of the camera; returns when, on the monotonic clock."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        print(photo, file=self._program.stdin, flush=True)
+        self._program.stdout.readline()
+        return time.monotonic()
+
+
+def doctor() -> None:
+    """What okko itself says about this machine."""
+    Path("/root/okko.toml").write_text(CONFIGURATION)
+    bundle = [BUNDLE] if "long" in sys.argv else []
+    program = "from okko_edge.commands.doctor import doctor; doctor(prog_name='okko doctor')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *bundle, "--config", "/root/okko.toml", "--json"],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    print(done.stderr)
+    for line in json.loads(done.stdout)["lines"]:
+        # Only what says that sorting cannot work is wrong here: the emulated board has no firmware and no clock chip.
+        report(
+            f"doctor: {line['name']}", "does not fail", f"{line['state']}: {line['said']}", ok=line["state"] != "fail"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A photo in front of the camera: what this program shows on the kernel's virtual video output, its virtual camera sees.
+"""A photo in front of the camera: what this program shows on the kernel's virtual screen, its virtual camera sees.
 
 The kernel's `vivid` driver connects the two as an HDMI cable would. Run as a program it shows the photos that are named
 on its standard input, one a line, each until the next comes.
@@ -6,14 +6,13 @@ on its standard input, one a line, each until the next comes.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 
 import numpy as np
 from linuxpy.ioctl import ioctl
 from linuxpy.video import raw
-from linuxpy.video.device import BufferType, Device
+from linuxpy.video.device import BufferType, Device, VideoOutput
 from PIL import Image
 
 CAMERA, SCREEN = "/dev/video0", "/dev/video1"
@@ -57,9 +56,9 @@ def main() -> None:
     shown = [b"\x80" * (2 * WIDTH * HEIGHT)]
 
     def show() -> None:
-        screen = os.open(SCREEN, os.O_RDWR)
-        while True:
-            os.write(screen, shown[0])  # waits for the next picture of the cable
+        with Device(SCREEN) as screen, VideoOutput(screen) as output:
+            while True:
+                output.write(shown[0])  # waits for the next picture of the cable
 
     threading.Thread(target=show, daemon=True).start()
     for line in sys.stdin:

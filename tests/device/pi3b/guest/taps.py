@@ -94,9 +94,7 @@ def _stores(elf: bytes, function: str) -> list[tuple[int, int, int]]:
             start = sections[section][4] + value
             words = struct.unpack_from(f"<{size // 4}I", elf, start)
             return [
-                (4 * i, word >> 5 & 31, word & 31)
-                for i, word in enumerate(words)
-                if word & 0xFFFFFC00 == 0xB9000000
+                (4 * i, word >> 5 & 31, word & 31) for i, word in enumerate(words) if word & 0xFFFFFC00 == 0xB9000000
             ]
     raise LookupError(f"no function {function}")
 
