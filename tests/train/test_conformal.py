@@ -1,12 +1,23 @@
 """The promised error rate: the finite-sample arithmetic by simulation, and the whole way on scores like real ones."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from okko_models.decision import Costs, DecisionRule, Verdict
 from okko_models.errors import OkkoError
 from okko_train.calibration import choose_rule, fit_calibration
 from okko_train.conformal import CONFIDENCE, check_promise, keep_promise, least_error, photos_needed, strays_allowed
+from okko_train.dataset import load_dataset
+from okko_train.feature_graph import feature_model
+from okko_train.features import embed
+from okko_train.head import Head, Projection, train_network
+from okko_train.looks import looks_at
+from okko_train.region import Place
+from okko_train.splits import stratified_folds, stratified_split
+from okko_train.tuning import CrossValidation, Look
 
 RULE = DecisionRule(("OK",), ok_threshold=0.5, ko_threshold=0.5, costs=Costs(1, 1, 5))
 
@@ -105,3 +116,40 @@ def test_the_promise_holds_on_new_photos_after_calibration_and_costs_have_been_a
         new, new_good = chances[~learn], good[~learn]
         errors.append(((new[~new_good] >= rule.ok_threshold).mean(), (new[new_good] < rule.ko_threshold).mean()))
     assert (np.mean(errors, axis=0) < 0.05).all()
+
+
+ONE_RIG = Path(__file__).parents[2] / "train" / "samples" / "marbles" / "one_rig"
+PARAMETERS = {"look": "region", "components": 60, "hidden_layers": 0, "learning_rate": 2e-3, "l2": 5e-3, "epochs": 15}
+
+
+def test_the_promise_holds_on_held_out_photos_of_the_same_rig_however_they_are_divided(tmp_path, monkeypatch):
+    """Photos, networks, calibration, costs and promise as in training; 14 divisions, 200 photos held out in each."""
+    monkeypatch.setenv("OKKO_CACHE", str(tmp_path))
+    dataset, recipe = load_dataset(ONE_RIG), looks_at(Place(0.4, 0.5))["region"]
+    features = embed(dataset.photos, feature_model(recipe).SerializeToString(), recipe.digest, workers=2)
+    truth, groups = dataset.targets, dataset.split_groups()
+    mistakes, asked, judged = {0.06: [], 0.1: []}, {0.06: [], 0.1: []}, []
+    for division in range(14):
+        learn, test = stratified_split(truth, groups, fraction=0.4, seed=division)
+        folds = stratified_folds(truth[learn], groups[learn], k=4, seed=division)
+        with threadpool_limits(1):
+            look = Look(features[learn], np.empty((0, *features[learn].shape), np.float32), recipe.emphasis)
+            data = CrossValidation.of({"region": look}, truth[learn], folds, n_labels=2, seed=division)
+            logits = data.out_of_fold(PARAMETERS)[0]
+            calibration = fit_calibration(logits, truth[learn], folds)
+            projection = Projection.fit(features[learn], recipe.emphasis).first(PARAMETERS["components"])
+            network, _ = train_network(projection(features[learn]), truth[learn], 2, PARAMETERS, seed=division)
+        known, known_good = calibration(logits)[:, 1], truth[learn] == 1
+        new = Head(projection, network).calibrated(calibration).probability(features[test])[:, 1]
+        good = truth[test] == 1
+        judged.append(((~good).sum(), good.sum()))
+        for max_error in mistakes:
+            rule = keep_promise(choose_rule(known, known_good, ["OK"], Costs(1, 1, 5)), known, known_good, max_error)
+            verdicts = np.array([rule.verdict(float(each)) for each in new])
+            false_ok, false_ko = (verdicts == Verdict.OK) & ~good, (verdicts == Verdict.KO) & good
+            mistakes[max_error].append((false_ok.sum(), false_ko.sum()))
+            asked[max_error].append((verdicts == Verdict.UNCERTAIN).mean())
+    for max_error, counts in mistakes.items():
+        rates = np.sum(counts, axis=0) / np.sum(judged, axis=0)
+        assert (rates <= max_error).all(), f"{rates} of bad and good instead of {max_error}"
+    assert np.mean(asked[0.1]) < np.mean(asked[0.06]) < 0.3

@@ -3,9 +3,9 @@
 Conformal prediction, class by class (Mondrian; Vovk, Gammerman and Shafer, 2005, "Algorithmic learning in a random
 world", section 4.5): a verdict may be OK only where the label "bad" can be ruled out, KO only where "good" can, and is
 UNCERTAIN elsewhere. The scores are those of photos that their network has not seen, from cross-validation (Vovk, 2015,
-"Cross-conformal predictors"), so no photo is spent on it and the test split stays untouched; that costs the theorem its
-exactness, and the benchmark of repeated splits shows what is left of it. For an introduction see Angelopoulos and
-Bates, 2023, "Conformal prediction: a gentle introduction".
+"Cross-conformal predictors"), so no photo is spent on it and the test split stays untouched. That costs the theorem its
+exactness; the tests see on photos of one rig, divided again and again, that the promise holds all the same. For an
+introduction see Angelopoulos and Bates, 2023, "Conformal prediction: a gentle introduction".
 """
 
 from __future__ import annotations
