@@ -288,7 +288,7 @@ def test_what_is_no_usb_camera_is_explained(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "open", refuse_permission)
     assert "group video" in v4l2.why_not_available("/dev/null")
     monkeypatch.setitem(sys.modules, "linuxpy.video.device", None)
-    assert "okko[usb]" in v4l2.why_not_available()
+    assert 'pip install "okko[usb]"' in v4l2.why_not_available()
 
 
 def refuse_permission(*_, **__):
