@@ -6,7 +6,22 @@ import sys
 
 import pytest
 
-COMMANDS = ["train", "evaluate", "data", "tune", "predict", "run", "completion"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "data",
+    "tune",
+    "predict",
+    "run",
+    "calibrate",
+    "journal",
+    "replay",
+    "outbox",
+    "config",
+    "doctor",
+    "bench",
+    "completion",
+]
 
 
 def okko(*arguments, **environment):
