@@ -15,7 +15,7 @@ def test_every_photo_is_one_json_line(okko, bundle, photos):
     assert [answer["file"] for answer in answers] == [str(file) for file in files]
     assert [(answer["verdict"], answer["label"]) for answer in answers] == [("KO", "KO"), ("OK", "OK")]
     for answer in answers:
-        assert set(answer) == {"file", "verdict", "label", "probability", "latency_ms"}
+        assert set(answer) == {"file", "verdict", "label", "probability", "novelty", "latency_ms"}
         assert set(answer["probability"]) == {"KO", "OK"}
         assert sum(answer["probability"].values()) == pytest.approx(1, abs=1e-5)
         assert answer["latency_ms"] > 0

@@ -49,18 +49,18 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, *, threads: int = 1) -> Bu
     classifier = Classifier(bundle, threads=threads)
     classifier.self_test()
     probability = np.empty((len(dataset), len(labels)), np.float32)
-    times = np.empty(len(dataset))
+    novelty, times = np.empty(len(dataset)), np.empty(len(dataset))
     with progress("Evaluating", len(dataset)) as done:
         for row, photo in enumerate(dataset.photos):
             image = read_photo(photo.path)
             begin = time.perf_counter()
             classification = classifier.classify(image)
             times[row] = time.perf_counter() - begin
-            probability[row] = classification.probability
+            probability[row], novelty[row] = classification.probability, classification.novelty
             done()
     truth = np.array([labels.index(photo.label) for photo in dataset.photos])
     return BundleEvaluation(
-        evaluation=evaluate(probability, truth, labels, bundle.manifest.decision),
+        evaluation=evaluate(probability, truth, labels, bundle.manifest.decision, novelty),
         latency_ms={f"p{share}": 1e3 * float(np.percentile(times, share)) for share in (50, 95, 99)},
         skipped=dataset.skipped,
     )

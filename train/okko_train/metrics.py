@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from okko_models.decision import Verdict
+from okko_models.decision import NOVELTY_LIMIT, Verdict
 from okko_models.manifest import Interval
 from okko_train.calibration_error import calibration_error
 
@@ -46,6 +46,7 @@ class Evaluation:
         calibration_error: how far the probability of OK is from the share that is good.
         probability_of_ok: (n,) for plots.
         truly_ok: (n,) bool, for plots.
+        novelty: (n,) how unlike training each photo is, 1 the limit.
     """
 
     n: int
@@ -60,10 +61,20 @@ class Evaluation:
     calibration_error: CalibrationError
     probability_of_ok: NDArray[np.float64]
     truly_ok: NDArray[np.bool_]
+    novelty: NDArray[np.floating]
+
+    @property
+    def novel(self) -> Interval:
+        """The share of photos that are unlike anything in training."""
+        return share_interval(int((~(self.novelty <= NOVELTY_LIMIT)).sum()), self.n)
 
 
 def evaluate(
-    probability: NDArray[np.floating], truth: NDArray[np.integer], labels: Sequence[str], rule: DecisionRule
+    probability: NDArray[np.floating],
+    truth: NDArray[np.integer],
+    labels: Sequence[str],
+    rule: DecisionRule,
+    novelty: NDArray[np.floating] | None = None,
 ) -> Evaluation:
     """Compares predictions with the truth.
 
@@ -72,6 +83,7 @@ def evaluate(
         truth: (n,) index of the true label.
         labels: n_labels names.
         rule: turns the probability of OK into verdicts.
+        novelty: (n,) how unlike training each photo is; None where nothing can tell.
 
     Raises:
         ValueError: no photos.
@@ -85,8 +97,9 @@ def evaluate(
     ok_columns = [labels.index(label) for label in rule.ok_labels]
     of_ok = probability[:, ok_columns].sum(axis=1, dtype=np.float64)
     truly_ok = np.isin(truth, ok_columns)
-    verdicts = [rule.verdict(value) for value in of_ok]
-    costs = costs_of(of_ok, truly_ok, rule)
+    novelty = np.zeros(n) if novelty is None else novelty
+    verdicts = [rule.verdict(value, new) for value, new in zip(of_ok.tolist(), novelty.tolist(), strict=True)]
+    costs = np.array([rule.costs.of(each, truly_ok=ok) for each, ok in zip(verdicts, truly_ok.tolist(), strict=True)])
     called_ok = np.array([verdict is Verdict.OK for verdict in verdicts])
     called_ko = np.array([verdict is Verdict.KO for verdict in verdicts])
     correct = predicted == truth
@@ -104,6 +117,7 @@ def evaluate(
         calibration_error=calibration_error(of_ok, truly_ok),
         probability_of_ok=of_ok,
         truly_ok=truly_ok,
+        novelty=novelty,
     )
 
 

@@ -99,6 +99,7 @@ def _add_figures(table: Table, evaluation: Evaluation) -> None:
     table.add_row("accuracy", _percent(evaluation.accuracy))
     table.add_row("balanced accuracy", _percent(evaluation.balanced_accuracy))
     table.add_row("verdicts", ", ".join(f"{count} {verdict}" for verdict, count in evaluation.verdicts.items()))
+    table.add_row("unlike training", _percent(evaluation.novel))
     table.add_row("false OK / false KO", f"{evaluation.false_ok} / {evaluation.false_ko}")
     cost = evaluation.cost_per_photo
     table.add_row("cost per photo", f"{cost.value:.3f}  (95 %: {cost.low:.3f} to {cost.high:.3f})")
@@ -116,6 +117,7 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
             for truth, row in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)
         },
         "verdicts": evaluation.verdicts,
+        "novel": evaluation.novel.value,
         "false_ok": evaluation.false_ok,
         "false_ko": evaluation.false_ko,
         "cost_per_photo": evaluation.cost_per_photo.value,

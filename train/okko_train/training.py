@@ -31,8 +31,11 @@ from okko_train.features import compute
 from okko_train.finetune import check_torch
 from okko_train.golden import choose_golden, golden_frames
 from okko_train.metrics import evaluate
+from okko_train.novelty_graph import NOVELTY, with_novelty
+from okko_train.novelty_learning import learn_novelty
 from okko_train.preparation import choose_ok_labels, split_photos
 from okko_train.progress import progress
+from okko_train.region import Place
 from okko_train.report import render
 from okko_train.result import Example, Sight, TrainingResult
 
@@ -114,17 +117,28 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     chosen = choose_candidate(candidates)
     variant, head = chosen.measured, chosen.head
     search = next((each.search for each in candidates if each.search), None)
-    model = assemble(variant.model, head).SerializeToString()
+    familiar = learn_novelty(
+        dataset,
+        split,
+        ok_labels,
+        variant.model,
+        variant.features,
+        _middle(chosen.recipe.view),
+        seed=options.seed,
+        workers=options.workers,
+    )
+    model = with_novelty(assemble(variant.model, head), familiar).SerializeToString()
 
     test_photos = [dataset.photos[row] for row in split.test]
-    rows = []
+    rows, novelties = [], []
     with progress("Testing", len(test_photos)) as tested:
-        for (row,) in compute(test_photos, model, ("probability",), workers=options.workers):
+        for row, photo_novelty in compute(test_photos, model, ("probability", NOVELTY), workers=options.workers):
             rows.append(row)
+            novelties.append(float(photo_novelty))
             tested()
-    probability = np.stack(rows)
+    probability, novelty = np.stack(rows), np.array(novelties)
     check_parity(head.probability(variant.features.photos[split.test]), probability)
-    test = evaluate(probability, truth[split.test], dataset.labels, variant.rule)
+    test = evaluate(probability, truth[split.test], dataset.labels, variant.rule, novelty)
 
     golden = golden_frames([test_photos[row] for row in choose_golden(probability, truth[split.test])])
     manifest = Manifest(
@@ -146,6 +160,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
             "balanced_accuracy": test.balanced_accuracy,
             "cost_per_photo": test.cost_per_photo,
             "expected_calibration_error": test.calibration_error.corrected,
+            "novel": test.novel,
         },
         dataset=DatasetEntry(
             digest=dataset.digest, photos=dataset.counts(), group_by=dataset.group_by, test_photos=test.n
@@ -171,7 +186,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         calibration=variant.calibration,
         variants=tuple(each for candidate in candidates for each in candidate.described(variant)),
         sights=_sights(dataset, split.learn, chosen.recipe.view),
-        mistakes=_mistakes(dataset, split.test, probability, variant.rule),
+        mistakes=_mistakes(dataset, split.test, probability, novelty, variant.rule),
         duration_s=time.monotonic() - started,
     )
     write_bundle(out, manifest, {MODEL: model, REPORT: render(result).encode(), **golden})
@@ -206,6 +221,13 @@ def _candidates(task: Task, options: Options, started: float) -> list[Candidate]
     return [pretrained, *trained]
 
 
+def _middle(view: View) -> Place:
+    """The middle of what the model sees, as shares of the photo's width and height."""
+    if isinstance(view.crop, Rectangle):
+        return Place(view.crop.x + view.crop.width / 2, view.crop.y + view.crop.height / 2)
+    return Place(view.x, view.y)
+
+
 def _where(recipe: Recipe) -> dict[str, bool | int | float | str]:
     """The middle of the region that was found, or the one that was drawn, as shares of the photo's width and height."""
     if isinstance(recipe.view.crop, Rectangle):
@@ -238,14 +260,18 @@ def _sights(dataset: Dataset, rows: NDArray[np.int64], view: View) -> tuple[Sigh
 
 
 def _mistakes(
-    dataset: Dataset, rows: NDArray[np.int64], probability: NDArray[np.float32], rule: DecisionRule
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    probability: NDArray[np.float32],
+    novelty: NDArray[np.float64],
+    rule: DecisionRule,
 ) -> tuple[Example, ...]:
     """The test photos whose verdicts cost something, dearest and surest first."""
     ok_columns = [dataset.labels.index(label) for label in rule.ok_labels]
     costly = []
-    for row, photo_probability in zip(rows.tolist(), probability, strict=True):
+    for row, photo_probability, new in zip(rows.tolist(), probability, novelty.tolist(), strict=True):
         photo, of_ok = dataset.photos[row], float(photo_probability[ok_columns].sum())
-        verdict, truly_ok = rule.verdict(of_ok), photo.label in rule.ok_labels
+        verdict, truly_ok = rule.verdict(of_ok, new), photo.label in rule.ok_labels
         cost, wrongness = rule.costs.of(verdict, truly_ok=truly_ok), abs(of_ok - truly_ok)
         if verdict is Verdict.UNCERTAIN or (verdict is Verdict.OK) != truly_ok:
             costly.append((cost, wrongness, photo, photo_probability, verdict))

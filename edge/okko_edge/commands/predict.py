@@ -25,8 +25,8 @@ def predict(context: click.Context, bundle: Path, file: tuple[Path, ...], thread
     okko predict marbles.okko photos/KO/*.jpg --json
 
     A file that cannot be read is named on standard error, the others are still classified, and the command ends with
-    exit code 1. With --json each line holds file, verdict, label, probability and latency_ms (the time to classify,
-    without reading the file), or file and error.
+    exit code 1. With --json each line holds file, verdict, label, probability, novelty (beyond 1: unlike anything in
+    training) and latency_ms (the time to classify, without reading the file), or file and error.
     """  # noqa: D301
     import json
 
@@ -69,6 +69,7 @@ def _predict(classifier: Classifier, path: Path, name: str) -> dict[str, object]
         "verdict": said.verdict.value,
         "label": said.label,
         "probability": {label: round(p, 6) for label, p in classifier.by_label(said).items()},
+        "novelty": round(said.novelty, 4),
         "latency_ms": round(latency_ms, 3),
     }
 
@@ -77,4 +78,5 @@ def _line(answer: dict[str, object], width: int) -> str:
     probability = answer["probability"]
     assert isinstance(probability, dict)
     shares = "  ".join(f"{label} {p:.3f}" for label, p in probability.items())
-    return f"{answer['file']!s:<{width}}  {answer['verdict']!s:<9}  {shares}  {answer['latency_ms']:.1f} ms"
+    new = f"novelty {answer['novelty']:.2f}"
+    return f"{answer['file']!s:<{width}}  {answer['verdict']!s:<9}  {shares}  {new}  {answer['latency_ms']:.1f} ms"
