@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint lock setup browser clean
+.PHONY: demo test lint lock setup browser torch clean
 
 setup: $(READY)
 
@@ -17,7 +17,7 @@ $(READY): requirements.lock pyproject.toml infra/setup/ensure-venv
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" infra/setup/demo
 
-test: $(READY) lint browser
+test: $(READY) lint browser torch
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -29,6 +29,10 @@ lint: $(READY)
 # The report is opened in a real browser by its tests.
 browser:
 	infra/setup/ensure-browser
+
+# Too large to be locked among what everybody needs.
+torch: $(READY)
+	infra/setup/ensure-torch $(VENV)
 
 # Pins every version and its digest again; commit the result.
 lock: $(READY)
