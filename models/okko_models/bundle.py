@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 REPORT = "report.html"
+EXAMPLES = "examples.npz"
 GOLDEN = "golden"
 # Ten times the largest model that okko makes today; a bound on what a hostile bundle can make a device read.
 MAX_FILE_BYTES = 256 << 20

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from okko_models.manifest import Manifest
     from okko_train.calibration import Calibration
     from okko_train.dataset import Dataset
+    from okko_train.explain.examples import Neighbour
     from okko_train.metrics import Evaluation
 
 
@@ -76,6 +77,19 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Reasons:
+    """Why a model said what it said of a photo.
+
+    Attributes:
+        heat: (height, width, 3) uint8, what the model looks at, with what spoke for OK and for KO laid over it.
+        neighbours: the training photos most like it, nearest first.
+    """
+
+    heat: NDArray[np.uint8]
+    neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
 class Example:
     """A test photo and what the model said of it.
 
@@ -85,6 +99,7 @@ class Example:
         truth: its label.
         probability: by label.
         verdict: by the bundle's decision rule.
+        reasons: for the verdict; None where nobody asked.
     """
 
     name: str
@@ -92,6 +107,7 @@ class Example:
     truth: str
     probability: dict[str, float]
     verdict: Verdict
+    reasons: Reasons | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from okko_models.bundle import MODEL, REPORT, check_destination, write_bundle
+from okko_models.bundle import EXAMPLES, MODEL, REPORT, check_destination, write_bundle
 from okko_models.classifier import make_session
 from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
@@ -25,6 +25,7 @@ from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, Gol
 from okko_models.photo import read_photo, shrink
 from okko_train.candidates import Candidate, Task, choose_candidate, on_pretrained, on_trained_backbone
 from okko_train.conformal import check_promise
+from okko_train.explain.training import keep_examples, with_reasons
 from okko_train.export import assemble, check_parity
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Rectangle
 from okko_train.features import compute
@@ -175,6 +176,17 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         golden=_expected(golden, model),
         files={},
     )
+    view = chosen.recipe.view
+    examples = keep_examples(dataset, split.learn, head.projection(variant.features.photos[split.learn]), view)
+    mistakes = with_reasons(
+        _mistakes(dataset, split.test, probability, novelty, variant.rule),
+        dataset,
+        model,
+        view,
+        examples,
+        ok_labels,
+        options.workers,
+    )
     result = TrainingResult(
         manifest=manifest,
         dataset=dataset,
@@ -186,10 +198,11 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         calibration=variant.calibration,
         variants=tuple(each for candidate in candidates for each in candidate.described(variant)),
         sights=_sights(dataset, split.learn, chosen.recipe.view),
-        mistakes=_mistakes(dataset, split.test, probability, novelty, variant.rule),
+        mistakes=mistakes,
         duration_s=time.monotonic() - started,
     )
-    write_bundle(out, manifest, {MODEL: model, REPORT: render(result).encode(), **golden})
+    contents = {MODEL: model, REPORT: render(result).encode(), EXAMPLES: examples.encode(), **golden}
+    write_bundle(out, manifest, contents)
     return result
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from okko_models.decision import Verdict
+from okko_models.photo import decode_photo
 from okko_train.metrics import share_interval
 from okko_train.report import plots, wording
 from okko_train.report.pages import data_uri, frame, template, writable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from okko_models.decision import DecisionRule
+    from okko_train.explain.examples import Neighbour
     from okko_train.metrics import Evaluation
     from okko_train.result import Example, Sight, TrainingResult, Trial, Variant
 
@@ -30,6 +32,7 @@ MOST_MISTAKES: Final = 24
 MOST_SKIPPED: Final = 200
 _MOST_LABELS = 4
 _LONGEST_SIDE: Final = 240
+_NEIGHBOUR_SIDE: Final = 96
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ class _Mistake:
     verdict: str
     happened: str
     bars: tuple[tuple[str, str, float], ...]
+    heat: str
+    neighbours: tuple[_Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class _Neighbour:
+    image: str
+    label: str
+    name: str
+    distance: str
 
 
 def render(result: TrainingResult) -> str:
@@ -78,7 +91,7 @@ def render(result: TrainingResult) -> str:
         cards=_cards(result),
         outcome=_outcome(test),
         sights=[_seen(sight) for sight in result.sights],
-        mistakes=[_mistake(example, rule) for example in result.mistakes[:MOST_MISTAKES]],
+        mistakes=[_mistake(example, rule, result.manifest.labels) for example in result.mistakes[:MOST_MISTAKES]],
         confusion=_confusion(test),
         judging=[picture for picture in judging if picture],
         swarm=swarm,
@@ -145,8 +158,9 @@ def _outcome(test: Evaluation) -> list[tuple[str, str, float, float]]:
     return bar
 
 
-def _mistake(example: Example, rule: DecisionRule) -> _Mistake:
+def _mistake(example: Example, rule: DecisionRule, labels: Sequence[str]) -> _Mistake:
     likely = sorted(example.probability.items(), key=lambda pair: -pair[1])[:_MOST_LABELS]
+    reasons = example.reasons
     return _Mistake(
         name=example.name,
         image=data_uri(example.image, _LONGEST_SIDE),
@@ -154,7 +168,16 @@ def _mistake(example: Example, rule: DecisionRule) -> _Mistake:
         verdict=example.verdict.value,
         happened=wording.what_happened(rule, example.truth, example.verdict),
         bars=tuple((label, wording.percent(float(p)), round(100 * float(p), 1)) for label, p in likely),
+        heat=data_uri(reasons.heat, _LONGEST_SIDE) if reasons else "",
+        neighbours=tuple(_neighbour(each, labels) for each in reasons.neighbours) if reasons else (),
     )
+
+
+def _neighbour(neighbour: Neighbour, labels: Sequence[str]) -> _Neighbour:
+    photo = neighbour.photo
+    image = decode_photo(photo.jpeg, name=photo.name).pixels
+    distance = wording.number(neighbour.distance, 2)
+    return _Neighbour(data_uri(image, _NEIGHBOUR_SIDE), labels[photo.label], photo.name, distance)
 
 
 def _seen(sight: Sight) -> tuple[str, str, str, tuple[float, ...]]:

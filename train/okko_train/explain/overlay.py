@@ -1,0 +1,71 @@
+"""A heat map laid over a photo, as pixels: the photo in grey, what spoke for OK in blue, what spoke for KO in orange.
+
+Blue and orange differ for every common kind of colour vision. A line marks where the heat is strong, and dots fill what
+spoke for KO, so that the picture can be read from a grey print, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OK_COLOUR: Final = (11, 111, 164)
+KO_COLOUR: Final = (214, 80, 12)
+NEW_COLOUR: Final = (217, 154, 0)
+_STRONG: Final = 0.4
+"""Of the strongest heat: from there on it has a line round it."""
+_DOTS: Final = 9
+"""Pixels from dot to dot."""
+
+
+def scale_of(heat: NDArray[np.float32]) -> float:
+    """Returns the heat that gets the full colour; 0 if there is none."""
+    return float(np.abs(heat).max()) if heat.size else 0.0
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    heat: NDArray[np.float32],
+    longest_side: int,
+    *,
+    colours: tuple[tuple[int, int, int], tuple[int, int, int]] = (OK_COLOUR, KO_COLOUR),
+) -> NDArray[np.uint8]:
+    """Returns the picture, with `longest_side` pixels along its longer side.
+
+    Args:
+        image: (height, width, 3).
+        heat: (height, width), above 0 for OK and below for KO.
+        longest_side: of the result, in pixels.
+        colours: for what is above 0 and below.
+    """
+    height, width = image.shape[:2]
+    zoom = longest_side / max(height, width)
+    size = max(1, round(width * zoom)), max(1, round(height * zoom))
+    grey = np.asarray(Image.fromarray(image).convert("L").resize(size, Image.Resampling.BICUBIC), np.float32)
+    # Half of the greys are enough to recognise the photo, and leave room for the colours on both ends.
+    grey = 70 + 0.6 * grey
+    strength = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)) / (scale_of(heat) or 1.0)
+    strength = np.clip(strength, -1, 1).astype(np.float32)[..., None]
+    much = 0.85 * np.abs(strength) ** 0.8
+    tint = np.where(strength > 0, *(np.array(colour, np.float32) for colour in colours))
+    picture = grey[..., None] * (1 - much) + tint * much
+    line = _line(strength[..., 0])[..., None]
+    picture = picture * (1 - line) + np.where(strength > 0, 255, 25) * line
+    return np.asarray(np.rint(picture), np.uint8)
+
+
+def _line(strength: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much (height, width) of a pixel the lines and dots cover, from 0 to 1."""
+    rise = np.hypot(*np.gradient(strength)) if min(strength.shape) > 1 else np.zeros_like(strength)
+    # Distance in pixels from where the heat crosses the mark.
+    away = np.abs(np.abs(strength) - _STRONG) / np.maximum(rise, 1e-4)
+    line = np.clip(1.4 - away, 0, 1)
+    y, x = np.indices(strength.shape)
+    across, down = ((each + 0.5) % _DOTS - _DOTS / 2 for each in (x + (y // _DOTS % 2) * (_DOTS // 2), y))
+    dots = np.clip(1.9 - np.hypot(across, down), 0, 1) * (strength < -_STRONG)
+    return np.asarray(np.maximum(line, 0.7 * dots), np.float32)
