@@ -144,7 +144,7 @@ def test_a_variant_is_measured_on_what_its_networks_have_not_seen(dataset, model
     )  # fmt: skip
     assert result.latency_ms > 0
     assert result.costs.sum() == 0
-    assert result.describe(shipped=True).log_loss == pytest.approx(result.losses.mean())
+    assert result.describe("backbone", shipped=True).log_loss == pytest.approx(result.losses.mean())
 
 
 def test_golden_frames_cover_every_label_both_sure_and_unsure(dataset):
