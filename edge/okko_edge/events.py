@@ -14,6 +14,7 @@ class Event(enum.StrEnum):
 
     STALE_FRAME = "stale_frames"
     CORRUPT_FRAME = "corrupt_frames"
+    BLACK_FRAME = "black_frames"
     CAMERA_STALLED = "camera_stalls"
     CAMERA_FAILED = "camera_failures"
     CAMERA_REOPENED = "camera_reopened"

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from okko_models.decision import DecisionRule
 
 
+# A frame with fewer pixels than this share above this grey level shows nothing: the lamp is off, or the lens covered.
+# What a model says about one is chance, and can be OK.
+_DARK_LEVEL, _LIGHT_SHARE = 16, 0.01
+# Every eighth pixel of every eighth row tells as much as all.
+_EVERY = 8
+
+
 class Classifies(Protocol):
     """What the sorter asks of a classifier; `okko_models.classifier.Classifier` is one."""
 
@@ -71,6 +78,13 @@ class Decision:
     inference_ms: float
     path_ms: float
     outcome: Outcome = Outcome.MARBLE
+
+
+def is_black(image: NDArray[np.uint8]) -> bool:
+    """Whether an image (height, width, 3) uint8 shows nothing but darkness and its noise."""
+    sample = image[::_EVERY, ::_EVERY]
+    light: int = (sample > _DARK_LEVEL).sum()
+    return light < _LIGHT_SHARE * sample.size
 
 
 def verdict_of_two(rule: DecisionRule) -> Verdict:
@@ -208,19 +222,12 @@ class Sorter:
 
     def _sort(self, arrivals: Sequence[float], frame: Frame, in_hand: float) -> list[Decision]:
         """Decides about the marbles that one frame shows."""
-        classification, error = None, None
-        before = self._stopwatch()
-        try:
-            classification = self._classifier.classify(frame.image)
-        except Exception as failure:  # whatever it is, the marble is there and must go somewhere
-            error = f"classification failed: {type(failure).__name__}: {failure}"
-        inference_ms = (self._stopwatch() - before) * 1000
-        if classification is not None and not math.isfinite(classification.probability_of_ok):
-            error = "classification failed: the model's probability is not a number"
-        if error is not None:
-            self.counters.add(Event.INFERENCE_FAILED)
-        elif classification is not None and classification.novelty > 1:
-            self.counters.add(Event.UNLIKE_TRAINING)
+        classification, error, inference_ms = None, None, 0.0
+        if is_black(frame.image):
+            error = "the frame is black; is the lamp on, and the lens free?"
+            self.counters.add(Event.BLACK_FRAME)
+        else:
+            classification, error, inference_ms = self._classify(frame)
         decisions = []
         for arrived_s in arrivals:
             verdict, outcome = Verdict.KO, Outcome.MARBLE
@@ -234,6 +241,23 @@ class Sorter:
                 self._send(arrived_s, verdict, outcome, frame, classification, said, inference_ms, in_hand)
             )
         return decisions
+
+    def _classify(self, frame: Frame) -> tuple[Classification | None, str | None, float]:
+        """Asks the model; returns what it says, what went wrong, and the milliseconds that it took."""
+        classification, error = None, None
+        before = self._stopwatch()
+        try:
+            classification = self._classifier.classify(frame.image)
+        except Exception as failure:  # whatever it is, the marble is there and must go somewhere
+            error = f"classification failed: {type(failure).__name__}: {failure}"
+        inference_ms = (self._stopwatch() - before) * 1000
+        if classification is not None and not math.isfinite(classification.probability_of_ok):
+            error = "classification failed: the model's probability is not a number"
+        if error is not None:
+            self.counters.add(Event.INFERENCE_FAILED)
+        elif classification is not None and classification.novelty > 1:
+            self.counters.add(Event.UNLIKE_TRAINING)
+        return classification, error, inference_ms
 
     def _judge(self, said: Classification, marbles: int) -> tuple[Verdict, Outcome]:
         if marbles > 1 or said.label in self._two_labels:
