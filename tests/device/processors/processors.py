@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from train_both import PHOTOS, trained
 BOARDS = {"cortex-a53": "Pi 3, Zero 2 W", "cortex-a72": "Pi 4", "cortex-a76": "Pi 5"}
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 TOLERANCE = {"float32": 1e-4, "int8": 1e-1}
-"""Largest difference in probability from this machine's. In int8 the last bit of a float can move a value to the next of
-256 steps, and the layers behind enlarge that, so no two kinds of processor give the same probabilities."""
+"""Largest difference in probability from this machine's. In int8 the last bit of a float can move a value to the next
+of 256 steps, and the layers behind enlarge that, so no two kinds of processor give the same probabilities."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ def _answers(done: subprocess.CompletedProcess[str]) -> dict[str, Answer]:
 def _help(emulator: Emulator, processor: str) -> Row:
     start = time.monotonic()
     done = emulator.run(processor, "-m", "okko.cli", "--help")
-    commands = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]
+    commands = re.findall(r"^  (\w+) ", done.stdout.partition("Commands:")[2], re.MULTILINE)
     ok = done.returncode == 0 and {"predict", "run"} <= set(commands)
-    result = f"{len(commands)} lines of commands, predict and run among them" if ok else _failure(done)
+    result = f"{len(commands)} commands, predict and run among them" if ok else _failure(done)
     return Row(processor, "okko --help", result, ok, time.monotonic() - start)
 
 

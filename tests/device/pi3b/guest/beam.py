@@ -37,7 +37,8 @@ def marbles() -> None:
     drive(LINE, 0)
     trigger = BeamTrigger(LINE, clock=MonotonicClock(), debounce_s=0.005)
     time.sleep(0.1)
-    report("beam", "clear: nothing", f"{len(trigger.poll(time.monotonic()))} marbles", ok=True)
+    clear = len(trigger.poll(time.monotonic()))
+    report("beam", "clear: nothing", f"{clear} marbles", ok=clear == 0)
     told, late_ms = [], []
     for _ in range(5):
         before_s = time.monotonic()

@@ -1,5 +1,5 @@
 #!/usr/bin/python3.11
-"""The first process of an emulated machine: mounts what programs expect, loads drivers, runs a program, switches off."""
+"""The first process of an emulated machine: mounts what programs expect, loads drivers, runs a program, ends."""
 
 import ctypes
 import errno

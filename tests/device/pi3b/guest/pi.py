@@ -32,8 +32,18 @@ CONFIGURATION = """
 [camera]
 source = "v4l2:/dev/video0"
 
+[trigger]
+kind = "interval:2"
+
+[sorting]
+deadline_s = 5.0
+
 [gate]
 kind = "servo:18"
+ok_us = 1850
+ko_us = 1120
+uncertain_us = 1490
+rest_us = 1490
 """
 BUNDLE = Path("/bundle")
 PWM_PIN, SERVO_PIN, RELAY_PIN = 18, 17, 27
@@ -47,7 +57,18 @@ PWM_DRIVER = Path("/modules/pwm_bcm2835.ko")
 
 
 def main() -> None:
-    for part in (board, hardware_pwm, lgpio_pulses, gate_positions, relay, pin_in_use, camera, sorting, doctor):
+    for part in (
+        board,
+        hardware_pwm,
+        lgpio_pulses,
+        gate_positions,
+        relay,
+        pin_in_use,
+        camera,
+        sorting,
+        okko_run,
+        doctor,
+    ):
         try:
             part()
         except Exception as error:
@@ -238,7 +259,8 @@ def camera() -> None:
 
     with Screen() as screen:
         screen.show(PHOTOS[0])
-        report("camera", "can be used", why_not_available(CAMERA) or "nothing stands in its way", ok=True)
+        why = why_not_available(CAMERA)
+        report("camera", "can be used", why or "nothing stands in its way", ok=why is None)
         opened = V4l2Camera(CAMERA_SETTINGS, CAMERA)
         for photo in PHOTOS[:2]:
             shown_s = screen.show(photo)
@@ -330,6 +352,21 @@ class Screen:
         print(photo, file=self._program.stdin, flush=True)
         self._program.stdout.readline()
         return time.monotonic()
+
+
+def okko_run() -> None:
+    """The command itself, from its configuration to its summary, with one photo in front of the camera."""
+    Path("/root/okko.toml").write_text(CONFIGURATION)
+    command = [sys.executable, "-m", "okko.cli", "run", BUNDLE, "--config", "/root/okko.toml", "--count", "2", "--json"]
+    with Screen() as screen, Taps(register_writes(PWM_DRIVER, "bcm2835_pwm_apply")) as taps:
+        screen.show(PHOTOS[-1])
+        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=120)
+        widths = [each.values["value"] / 10 for each in taps.heard() if each.values["address"] & 0xFF == DATA]
+    print(done.stdout, done.stderr)
+    said = json.loads(done.stdout)
+    moves = [f"{width:g}" for width, before in zip(widths, [0.0, *widths], strict=False) if width not in (0, before)]
+    report("okko run", "2 marbles, both OK", said["verdicts"], ok=said["verdicts"]["OK"] == 2 and done.returncode == 0)
+    report("okko run", "rest, OK, KO at the end", f"{', '.join(moves)} µs", ok=moves == ["1490", "1850", "1120"])
 
 
 def doctor() -> None:
