@@ -344,6 +344,14 @@ def test_what_the_report_says_of_calibration_and_uncertain_is_what_was_measured(
     assert f"{percent(unsure)} of the test go to a person".replace("\N{NO-BREAK SPACE}", " ") in said
 
 
+def test_how_many_test_photos_were_unlike_training_is_said_if_the_model_can_tell(page: str) -> None:
+    assert "unlike anything in training" not in words(page)
+    result = invented_result()
+    novelty = np.where(np.arange(result.test.n) < 3, 1.2, 0.4)
+    told = dataclasses.replace(result, test=dataclasses.replace(result.test, novelty=novelty))
+    assert f"that happened to {percent(3 / result.test.n)}".replace("\N{NO-BREAK SPACE}", " ") in words(render(told))
+
+
 def test_a_stricter_promise_never_asks_a_person_less_often() -> None:
     validation = invented_result().validation
     shares = [uncertain_share(validation, promised(validation, RULE, error)) for error in (0.02, 0.05, 0.1, 0.2)]

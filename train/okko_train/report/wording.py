@@ -136,6 +136,18 @@ def promise(rule: DecisionRule, test: Evaluation) -> str:
     )
 
 
+def familiarity(test: Evaluation) -> str:
+    """Returns how many test photos were UNCERTAIN because nothing like them was learnt; empty if nothing can tell."""
+    if not test.novelty.any():
+        return ""
+    novel = test.novel
+    return (
+        f"A photo unlike anything in training is UNCERTAIN whatever its probability. On the test, which held photos of "
+        f"the usual kind only, that happened to {percent(novel.value)} of {photos(test.n)} (95{_SPACE}% interval "
+        f"{percent_range(novel)})."
+    )
+
+
 def _bounds(hits: int, n: int) -> str:
     return f"95{_SPACE}% interval {percent_range(share_interval(hits, n))}" if n else "so it says nothing"
 
