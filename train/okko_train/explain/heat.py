@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 FINE: Final = (3, 6, 12)
 """Covers along each side of the area, from coarse to fine."""
-QUICK: Final = (3, 6)
+QUICK: Final = (3, 5)
 AROUND: Final = 5
 """Covers along each side of the whole photo where what lies around the area has a say."""
 _REACH: Final = 0.75
 """Radius of a cover in cells of its grid: neighbours overlap, and nothing is left between them."""
-_BLUR: Final = 0.25
-"""Of a cover's content, as a share of the area's shorter side; what it shows is then no more than a hue. Of grey, the
-photo's mean colour, the colour of its edge, and blur, blur found the places that matter best on rendered marbles."""
+_BLUR: Final = 0.5
+"""Radius of the blur under a cover, in cells of its grid: what is smaller than the cover vanishes in the colours round
+it. On rendered marbles this found dots of another colour, which grey covers and a stronger blur did not."""
 _BATCH: Final = 8
 _NO_CHANGE: Final = 1e-6
 
@@ -47,13 +47,13 @@ class Heat:
             whole area did what this place does. Places can be compared with each other.
         scores: (n_scores,) of the photo as it is.
         most: (n_scores,) what the most telling single cover took away from each score.
-        around: whether anything around the area has a say.
+        around: (n_scores,) whether anything around the area has a say.
     """
 
     maps: NDArray[np.float32]
     scores: NDArray[np.float64]
     most: NDArray[np.float64]
-    around: bool
+    around: NDArray[np.bool_]
 
 
 def steps(grids: Sequence[int]) -> int:
@@ -80,12 +80,12 @@ def heat_map(
     """
     height, width = image.shape[:2]
     left, top, right, bottom = area
-    blurred = _blur(image, _BLUR * min(right - left, bottom - top))
     (scores,) = judge(image[None])
     on_step()
     taken: list[NDArray[np.float64]] = []
 
-    def heat(covers: Iterable[NDArray[np.float32]], advance: Callable[[], None]) -> NDArray[np.float64]:
+    def heat(covers: Iterable[NDArray[np.float32]], cell: float, advance: Callable[[], None]) -> NDArray[np.float64]:
+        blurred = _blur(image, _BLUR * cell)
         weight, total = np.full((height, width), 1e-9), np.zeros((len(scores), height, width))
         for some in _batches(covers):
             changes = scores - judge(np.stack([_mix(image, blurred, cover) for cover in some]))
@@ -98,16 +98,20 @@ def heat_map(
 
     outside = np.ones((height, width), np.float32)
     outside[top:bottom, left:right] = 0
-    around = bool(outside.any() and np.abs(judge(_mix(image, blurred, outside)[None])[0] - scores).max() > _NO_CHANGE)
+    around = np.zeros(len(scores), np.bool_)
+    if outside.any():
+        (without,) = judge(_mix(image, _blur(image, _BLUR * min(width, height) / 2), outside)[None])
+        around = np.abs(without - scores) > _NO_CHANGE
     maps = np.zeros((len(scores), height, width))
     for number in grids:
         # A cover's effect is divided by its share of the area: else the coarsest grid would drown the others.
-        maps += heat(_covers((height, width), area, number), on_step) * number**2 / len(grids)
+        cell = min(right - left, bottom - top) / number
+        maps += heat(_covers((height, width), area, number), cell, on_step) * number**2 / len(grids)
     maps *= 1 - outside
-    if around:
+    if around.any():
         share = AROUND**2 * (right - left) * (bottom - top) / (width * height)
         covers = (cover * outside for cover in _covers((height, width), (0, 0, width, height), AROUND))
-        maps += heat(covers, lambda: None) * outside * share
+        maps += heat(covers, min(width, height) / AROUND, lambda: None) * outside * share
     changes = np.concatenate(taken)
     most = changes[np.abs(changes).argmax(axis=0), np.arange(len(scores))]
     return Heat(maps.astype(np.float32), scores, most, around)

@@ -24,8 +24,9 @@ _DOTS: Final = 9
 
 
 def scale_of(heat: NDArray[np.float32]) -> float:
-    """Returns the heat that gets the full colour; 0 if there is none."""
-    return float(np.abs(heat).max()) if heat.size else 0.0
+    """Returns the heat from which on a place has the full colour: all but the strongest 2 % lie below; 0 for none."""
+    strengths = np.abs(heat)
+    return float(np.quantile(strengths, 0.98) or strengths.max()) if heat.size else 0.0
 
 
 def overlay(
@@ -48,13 +49,14 @@ def overlay(
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     grey = np.asarray(Image.fromarray(image).convert("L").resize(size, Image.Resampling.BICUBIC), np.float32)
     # Half of the greys are enough to recognise the photo, and leave room for the colours on both ends.
-    grey = 70 + 0.6 * grey
-    strength = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)) / (scale_of(heat) or 1.0)
-    strength = np.clip(strength, -1, 1).astype(np.float32)[..., None]
-    much = 0.85 * np.abs(strength) ** 0.8
+    grey = 80 + 0.6 * grey
+    resized = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC), np.float32)
+    signed = np.clip(resized / np.float32(scale_of(heat) or 1.0), -1, 1)
+    strength = signed[..., None]
+    much = 0.92 * np.abs(strength) ** 0.8
     tint = np.where(strength > 0, *(np.array(colour, np.float32) for colour in colours))
     picture = grey[..., None] * (1 - much) + tint * much
-    line = _line(strength[..., 0])[..., None]
+    line = _line(signed)[..., None]
     picture = picture * (1 - line) + np.where(strength > 0, 255, 25) * line
     return np.asarray(np.rint(picture), np.uint8)
 

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from okko_models.decision import Verdict
+from okko_models.decision import NOVELTY_LIMIT, Verdict
 from okko_models.photo import PhotoError, decode_photo
 from okko_train.explain.examples import printable
 from okko_train.explain.overlay import KO_COLOUR, NEW_COLOUR, OK_COLOUR, overlay, scale_of
@@ -104,9 +104,11 @@ def _photo(axes: Axes, found: Explanation) -> None:
             )
 
 
-def _part(found: Explanation, heat: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _part(
+    found: Explanation, heat: NDArray[np.float32], *, around: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Photo and heat of what is shown large: the area alone, unless what lies around it has a say."""
-    if found.heat.around:
+    if around:
         return found.image, heat
     left, top, right, bottom = found.area
     return found.image[top:bottom, left:right], heat[top:bottom, left:right]
@@ -114,7 +116,7 @@ def _part(found: Explanation, heat: NDArray[np.float32]) -> tuple[NDArray[np.uin
 
 def _heat(figure: Figure, left: float, width: float, found: Explanation) -> None:
     axes = _box(figure, left, width)
-    image, heat = _part(found, found.evidence)
+    image, heat = _part(found, found.evidence, around=bool(found.heat.around[0]))
     axes.imshow(overlay(image, heat, 760), interpolation="antialiased")
     _heading(axes, "What spoke for OK and for KO")
     if scale_of(heat) <= _NOTHING:
@@ -125,7 +127,7 @@ def _heat(figure: Figure, left: float, width: float, found: Explanation) -> None
 
 def _novelty(figure: Figure, left: float, width: float, found: Explanation, strange: NDArray[np.float32]) -> None:
     axes = _box(figure, left, width)
-    image, heat = _part(found, np.maximum(strange, 0))
+    image, heat = _part(found, np.maximum(strange, 0), around=bool(found.heat.around[1]))
     colours = (NEW_COLOUR, NEW_COLOUR)
     axes.imshow(overlay(image, heat, 760, colours=colours), interpolation="antialiased")
     _heading(axes, "What is new to the model")
@@ -173,7 +175,9 @@ def _numbers(figure: Figure, left: float, found: Explanation) -> None:
         axes.text(0, height, "New to the model", va="top")
         axes.text(1, height, f"{said.novelty:.2f}", va="top", ha="right", weight="bold")
         limit = (
-            "beyond the limit of 1: nothing like it was learnt from" if said.novelty > 1 else "within the limit of 1"
+            "beyond the limit of 1: nothing like it was learnt from"
+            if said.novelty > NOVELTY_LIMIT
+            else "within the limit of 1"
         )
         axes.text(0, height - 0.06, textwrap.fill(limit, 42), va="top", color=_SOFT, fontsize=9.5)
         height -= 0.17

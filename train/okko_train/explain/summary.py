@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from okko_models.decision import NOVELTY_LIMIT
 from okko_train.explain.wording import MISSING, most_telling, percent
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def explanation_json(found: Explanation, picture: Path) -> str:
             "decision": msgspec.to_builtins(rule),
             "novelty": said.novelty,
             "looks_at": [left / width, top / height, (right - left) / width, (bottom - top) / height],
-            "around_counts": found.heat.around,
+            "around_counts": bool(found.heat.around[0]),
             "heat": {
                 "log_odds_of_ok": float(found.heat.scores[0]),
                 "most_telling_cover": float(found.heat.most[0]),
@@ -72,7 +73,11 @@ def print_explanation(found: Explanation, picture: Path) -> None:
         ("verdict", f"{found.said.verdict.value}  ({', '.join(f'{label} {percent(p)}' for label, p in labels)})")
     ]
     if found.said.novelty:
-        limit = "beyond the limit of 1: nothing like it was learnt from" if found.said.novelty > 1 else "the limit is 1"
+        limit = (
+            "beyond the limit of 1: nothing like it was learnt from"
+            if found.said.novelty > NOVELTY_LIMIT
+            else "the limit is 1"
+        )
         said.append(("new to the model", f"{found.said.novelty:.2f}  ({limit})"))
     said.append(("heat map", most_telling(found)))
     for number, each in enumerate(found.neighbours):

@@ -65,7 +65,7 @@ def with_reasons(
 ) -> tuple[Example, ...]:
     """Returns the `mistakes` of `model` with a coarse heat map and the nearest of the `examples`."""
     session = make_session(model, threads=1)
-    scores = judge(session, [dataset.labels.index(label) for label in ok_labels])
+    scores = judge(session, [dataset.labels.index(label) for label in ok_labels], novelty=False)
     paths = {photo.name: photo.path for photo in dataset.photos}
 
     def explained(mistake: Example) -> Example:

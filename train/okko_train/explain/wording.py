@@ -32,5 +32,5 @@ def most_telling(found: Explanation) -> str:
     was, becomes = (percent(1 / (1 + math.exp(-each))) for each in (before, before - taken))
     side = "OK" if taken > 0 else "KO"
     if was == becomes:
-        return f"No single place decides: covering the one that spoke most for {side} leaves the probability at {was}."
+        return f"No single place decides: covering the one that spoke most for {side} leaves the probability as it is."
     return f"Covering the place that spoke most for {side} moves the probability of OK from {was} to {becomes}."
