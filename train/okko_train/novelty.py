@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto, TensorProto
 
-COMPONENTS: Final = 96
+COMPONENTS: Final = 128
 PHOTOS_WITHIN: Final = 0.99
 """Share of good photos, not learnt from, that stay within each of the two limits."""
 COPIES_WITHIN: Final = 0.98
 """Share of their altered copies, which stand for another day's light, that stay within."""
 _SHRINKAGE: Final = 0.1
-_RIDGE: Final = 1.0
+_RIDGE: Final = 0.3
 _NEWTON_STEPS: Final = 12
 
 

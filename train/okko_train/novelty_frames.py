@@ -136,17 +136,24 @@ def _overlay(image: NDArray[np.uint8], other: NDArray[np.uint8], random: np.rand
 
 def _blob(
     image: NDArray[np.uint8], x: float, y: float, radius: float, random: np.random.Generator
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """The mask (height, width, 1) of a round thing with a wavy rim."""
-    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
-    angle = np.arctan2(rows - y, columns - x)
-    distance = np.hypot(rows - y, (columns - x) * random.uniform(0.8, 1.25))
-    waves = sum(random.uniform(-0.1, 0.1) / k * np.cos(k * angle + random.uniform(0, 6.3)) for k in (2, 3, 4))
-    return np.asarray(np.clip((radius * (1 + waves) - distance) / random.uniform(1, 4) + 0.5, 0, 1)[..., None])
+    down, right = (np.arange(n, dtype=np.float32) - np.float32(at) for n, at in zip(image.shape, (y, x), strict=False))
+    angle = np.arctan2(down[:, None], right)
+    distance = np.hypot(down[:, None], right * np.float32(random.uniform(0.8, 1.25)))
+    waves = sum(
+        np.float32(random.uniform(-0.1, 0.1) / k) * np.cos(np.float32(k) * angle + np.float32(random.uniform(0, 6.3)))
+        for k in (2, 3, 4)
+    )
+    return np.asarray(
+        np.clip(
+            (np.float32(radius) * (1 + waves) - distance) / np.float32(random.uniform(1, 4)) + np.float32(0.5), 0, 1
+        )[..., None]
+    )
 
 
 def _mix(
-    image: NDArray[np.uint8], other: NDArray[np.floating | np.uint8], mask: NDArray[np.float64]
+    image: NDArray[np.uint8], other: NDArray[np.floating | np.uint8], mask: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     return _bytes(image * (1 - mask) + other * mask)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from okko_train.region import Place
 
 MOST_PHOTOS: Final = 400
-WRONG_PICTURES: Final = 240
+WRONG_PICTURES: Final = 400
 _LONGEST_SIDE: Final = 640
 _RELIT_SHARE: Final = 0.5
 
