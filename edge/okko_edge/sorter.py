@@ -96,8 +96,10 @@ class Sorter:
     """Takes every frame of a camera, and sends the gate somewhere once for each marble.
 
     A frame is stale when it is no newer than the one before, or was taken before the marble arrived: camera queues
-    hand out both. A stale frame is counted and never classified. A marble whose fresh frame has not come, or whose
-    verdict is not there, within `deadline_s` of its arrival goes to KO.
+    hand out both. A stale frame is counted and never classified. Nor is one that may show a further marble, of which
+    the trigger is not sure yet (its optional method `doubtful_s` says since when): the marble before would be judged by
+    it. A marble whose fresh frame has not come, or whose verdict is not there, within `deadline_s` of its arrival goes
+    to KO.
 
     Args:
         classifier: says what a frame shows.
@@ -136,6 +138,8 @@ class Sorter:
         self.counters = counters or Counters()
         self._classifier = classifier
         self._trigger = trigger
+        # A sensor that needs a moment to be sure may know of a marble that it does not tell of yet.
+        self._doubtful_s: Callable[[], float] = getattr(trigger, "doubtful_s", lambda: math.inf)
         self.gate = gate
         self._clock = clock
         self._deadline_s = deadline_s
@@ -178,6 +182,8 @@ class Sorter:
         due = 0
         for arrived_s in self._waiting:
             due += arrived_s <= frame.captured_at_s
+        if due and self._doubtful_s() <= frame.captured_at_s:
+            return decisions  # it may show another marble than those that wait; the next frame comes soon
         if due:
             decisions += self._sort([self._waiting.popleft() for _ in range(due)], frame, in_hand)
         elif self._waiting and self._waiting[0] <= now_s:

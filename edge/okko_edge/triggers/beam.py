@@ -6,6 +6,7 @@ is decided by `Debounced`, which knows neither pins nor threads.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,11 @@ class Debounced:
             self._burst_s = at_s
         self._now, self._last_s = broken, at_s
         return certain
+
+    @property
+    def doubtful_s(self) -> float:
+        """When something began that may turn out to be a marble; infinity if nothing did."""
+        return math.inf if self._burst_s is None or self._settled else self._burst_s
 
     def until(self, at_s: float) -> list[float]:
         """Returns the marbles that are certain when nothing more happens until then."""
@@ -109,6 +115,10 @@ class BeamTrigger:
             certain += self._beam.edge(at_s, broken=broken)
         certain += self._beam.until(now_s)
         return [at_s + self._delay_s for at_s in certain]
+
+    def doubtful_s(self) -> float:
+        """Returns when something came that may be a marble, and may be a spike; infinity if nothing did."""
+        return self._beam.doubtful_s + self._delay_s
 
     def close(self) -> None:
         """Gives the pin back."""
