@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from okko_models.decision import NOVELTY_LIMIT
 from okko_models.errors import BundleError, OkkoError
 from okko_models.photo import decode_photo, read_bytes, shrink
 from okko_train.explain.examples import read_examples
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
 
 LONGEST_SIDE: Final = 640
 """Of the photo that is covered part by part; beyond it the model sees no difference, and it would take longer."""
-_SUREST: Final = 1e-7
-"""A probability is no nearer to 0 or 1 than 32-bit numbers tell apart from them."""
+_LEAST: Final = 1e-30
+"""Probability; a 32-bit softmax still gives it, while 0 has no logarithm."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Explanation:
         said: what the model says of the photo.
         manifest: of the bundle.
         area: the part of `image` that the model looks at.
-        heat: of the log-odds of OK, in nats, and of the novelty where the photo is new to the model.
+        heat: what spoke for OK, above 0, and for KO, below; its score is the log-odds of OK, in nats.
         examples: the training photos that the bundle holds, None if it holds none.
         neighbours: those of them that are most like the photo, nearest first.
         learnt: whether the model has learnt from this very file, as far as the bundle can tell.
@@ -63,17 +62,6 @@ class Explanation:
     examples: Examples | None
     neighbours: tuple[Neighbour, ...]
     learnt: bool
-
-    @property
-    def evidence(self) -> NDArray[np.float32]:
-        """(height, width) what spoke for OK, above 0, and for KO, below."""
-        evidence: NDArray[np.float32] = self.heat.maps[0]
-        return evidence
-
-    @property
-    def strange(self) -> NDArray[np.float32] | None:
-        """(height, width) what made the photo new to the model; None if it is not new, or the model cannot tell."""
-        return self.heat.maps[1] if len(self.heat.maps) > 1 else None
 
 
 def explain(
@@ -102,7 +90,6 @@ def explain(
     image = shrink(full, LONGEST_SIDE)
     area = view_of(manifest.provenance.hyperparameters).box(image.shape[1], image.shape[0])
     ok_columns = [manifest.labels.index(label) for label in manifest.decision.ok_labels]
-    scores = judge(classifier.session, ok_columns, novelty=said.novelty > NOVELTY_LIMIT)
     digest = hashlib.sha256(data).hexdigest()
     return Explanation(
         name=path.name,
@@ -110,25 +97,23 @@ def explain(
         said=said,
         manifest=manifest,
         area=area,
-        heat=heat_map(scores, image, area, grids=grids, on_step=on_step),
+        heat=heat_map(judge(classifier.session, ok_columns), image, area, grids=grids, on_step=on_step),
         examples=examples,
         neighbours=examples.nearest(said.embedding) if examples else (),
         learnt=examples is not None and any(photo.digest == digest for photo in examples.photos),
     )
 
 
-def judge(session: onnxruntime.InferenceSession, ok_columns: Sequence[int], *, novelty: bool) -> Judge:
-    """Returns a function from photos to the log-odds of OK, in nats, and if wanted the `novelty`."""
-    outputs = ("probability", "novelty") if novelty else ("probability",)
+def judge(session: onnxruntime.InferenceSession, ok_columns: Sequence[int]) -> Judge:
+    """Returns a function from photos to the log-odds of OK, in nats."""
 
-    def scores(photos: NDArray[np.uint8]) -> NDArray[np.float64]:
-        probability, *novelties = session.run(outputs, {IMAGE: photos})
+    def log_odds(photos: NDArray[np.uint8]) -> NDArray[np.float64]:
+        (probability,) = session.run(("probability",), {IMAGE: photos})
         good = probability[:, ok_columns].sum(axis=1, dtype=np.float64)
         bad = np.delete(probability, ok_columns, axis=1).sum(axis=1, dtype=np.float64)
-        log_odds = np.log(np.maximum(good, _SUREST)) - np.log(np.maximum(bad, _SUREST))
-        return np.stack([log_odds, *(each.astype(np.float64) for each in novelties)], axis=1)
+        return np.asarray(np.log(np.maximum(good, _LEAST)) - np.log(np.maximum(bad, _LEAST)))
 
-    return scores
+    return log_odds
 
 
 def view_of(hyperparameters: Mapping[str, bool | int | float | str]) -> View:

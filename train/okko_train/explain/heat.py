@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Judge = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
-    """From photos (n, height, width, 3) to scores (n, n_scores)."""
+    """From photos (n, height, width, 3) to one score each, (n,)."""
     Box = tuple[int, int, int, int]
     """Left, top, right, bottom, in pixels."""
 
@@ -40,20 +40,22 @@ _NO_CHANGE: Final = 1e-6
 
 @dataclass(frozen=True)
 class Heat:
-    """How much each place of a photo moved the scores.
+    """How much each place of a photo moved the score.
 
     Attributes:
-        maps: (n_scores, height, width) float32; by how much a score is higher because of what is seen there, as if the
-            whole area did what this place does. Places can be compared with each other.
-        scores: (n_scores,) of the photo as it is.
-        most: (n_scores,) what the most telling single cover took away from each score.
-        around: (n_scores,) whether anything around the area has a say.
+        map: (height, width) float32; by how much the score is higher because of what is seen there, as if the whole
+            area did what this place does. Places can be compared with each other.
+        score: of the photo as it is.
+        most_for: the most that a single cover took away from the score, at least 0.
+        most_against: the most that a single cover added to it, at least 0.
+        around: whether anything around the area has a say.
     """
 
-    maps: NDArray[np.float32]
-    scores: NDArray[np.float64]
-    most: NDArray[np.float64]
-    around: NDArray[np.bool_]
+    map: NDArray[np.float32]
+    score: float
+    most_for: float
+    most_against: float
+    around: bool
 
 
 def steps(grids: Sequence[int]) -> int:
@@ -69,7 +71,7 @@ def heat_map(
     grids: Sequence[int] = FINE,
     on_step: Callable[[], None] = lambda: None,
 ) -> Heat:
-    """Blurs one part of a photo after another and records how the scores change.
+    """Blurs one part of a photo after another and records how the score changes.
 
     Args:
         judge: the model.
@@ -80,41 +82,41 @@ def heat_map(
     """
     height, width = image.shape[:2]
     left, top, right, bottom = area
-    (scores,) = judge(image[None])
+    score = float(judge(image[None])[0])
     on_step()
     taken: list[NDArray[np.float64]] = []
 
     def heat(covers: Iterable[NDArray[np.float32]], cell: float, advance: Callable[[], None]) -> NDArray[np.float64]:
         blurred = _blur(image, _BLUR * cell)
-        weight, total = np.full((height, width), 1e-9), np.zeros((len(scores), height, width))
+        weight, total = np.full((height, width), 1e-9), np.zeros((height, width))
         for some in _batches(covers):
-            changes = scores - judge(np.stack([_mix(image, blurred, cover) for cover in some]))
+            changes = score - judge(np.stack([_mix(image, blurred, cover) for cover in some]))
             taken.append(changes)
-            for cover, change in zip(some, changes, strict=True):
+            for cover, change in zip(some, changes.tolist(), strict=True):
                 weight += cover
-                total += change[:, None, None] * cover
+                total += change * cover
                 advance()
         return np.asarray(total / weight)
 
     outside = np.ones((height, width), np.float32)
     outside[top:bottom, left:right] = 0
-    around = np.zeros(len(scores), np.bool_)
+    around = False
     if outside.any():
-        (without,) = judge(_mix(image, _blur(image, _BLUR * min(width, height) / 2), outside)[None])
-        around = np.abs(without - scores) > _NO_CHANGE
-    maps = np.zeros((len(scores), height, width))
+        without = judge(_mix(image, _blur(image, _BLUR * min(width, height) / 2), outside)[None])
+        around = abs(float(without[0]) - score) > _NO_CHANGE
+    total = np.zeros((height, width))
     for number in grids:
         # A cover's effect is divided by its share of the area: else the coarsest grid would drown the others.
         cell = min(right - left, bottom - top) / number
-        maps += heat(_covers((height, width), area, number), cell, on_step) * number**2 / len(grids)
-    maps *= 1 - outside
-    if around.any():
+        total += heat(_covers((height, width), area, number), cell, on_step) * number**2 / len(grids)
+    total *= 1 - outside
+    if around:
         share = AROUND**2 * (right - left) * (bottom - top) / (width * height)
         covers = (cover * outside for cover in _covers((height, width), (0, 0, width, height), AROUND))
-        maps += heat(covers, min(width, height) / AROUND, lambda: None) * outside * share
+        total += heat(covers, min(width, height) / AROUND, lambda: None) * outside * share
     changes = np.concatenate(taken)
-    most = changes[np.abs(changes).argmax(axis=0), np.arange(len(scores))]
-    return Heat(maps.astype(np.float32), scores, most, around)
+    most_for, most_against = max(0.0, float(changes.max())), max(0.0, -float(changes.min()))
+    return Heat(total.astype(np.float32), score, most_for, most_against, around)
 
 
 def _covers(shape: tuple[int, int], area: Box, number: int) -> Iterator[NDArray[np.float32]]:

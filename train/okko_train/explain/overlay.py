@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 OK_COLOUR: Final = (11, 111, 164)
 KO_COLOUR: Final = (214, 80, 12)
-NEW_COLOUR: Final = (217, 154, 0)
 _STRONG: Final = 0.4
 """Of the strongest heat: from there on it has a line round it."""
 _DOTS: Final = 9
@@ -29,20 +28,13 @@ def scale_of(heat: NDArray[np.float32]) -> float:
     return float(np.quantile(strengths, 0.98) or strengths.max()) if heat.size else 0.0
 
 
-def overlay(
-    image: NDArray[np.uint8],
-    heat: NDArray[np.float32],
-    longest_side: int,
-    *,
-    colours: tuple[tuple[int, int, int], tuple[int, int, int]] = (OK_COLOUR, KO_COLOUR),
-) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], longest_side: int) -> NDArray[np.uint8]:
     """Returns the picture, with `longest_side` pixels along its longer side.
 
     Args:
         image: (height, width, 3).
         heat: (height, width), above 0 for OK and below for KO.
         longest_side: of the result, in pixels.
-        colours: for what is above 0 and below.
     """
     height, width = image.shape[:2]
     zoom = longest_side / max(height, width)
@@ -54,7 +46,7 @@ def overlay(
     signed = np.clip(resized / np.float32(scale_of(heat) or 1.0), -1, 1)
     strength = signed[..., None]
     much = 0.92 * np.abs(strength) ** 0.8
-    tint = np.where(strength > 0, *(np.array(colour, np.float32) for colour in colours))
+    tint = np.where(strength > 0, *(np.array(colour, np.float32) for colour in (OK_COLOUR, KO_COLOUR)))
     picture = grey[..., None] * (1 - much) + tint * much
     line = _line(signed)[..., None]
     picture = picture * (1 - line) + np.where(strength > 0, 255, 25) * line

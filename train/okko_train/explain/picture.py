@@ -17,12 +17,11 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from okko_models.decision import NOVELTY_LIMIT, Verdict
 from okko_models.photo import PhotoError, decode_photo
 from okko_train.explain.examples import printable
-from okko_train.explain.overlay import KO_COLOUR, NEW_COLOUR, OK_COLOUR, overlay, scale_of
+from okko_train.explain.overlay import KO_COLOUR, OK_COLOUR, overlay, scale_of
 from okko_train.explain.wording import MISSING, most_telling, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from okko_train.explain import Explanation
     from okko_train.explain.examples import Neighbour
@@ -36,6 +35,9 @@ _WIDTH: Final = 12.6
 _HEIGHT: Final = 8.4
 _STYLE: Final[Any] = {"font.size": 10.5, "text.color": _INK, "text.parse_math": False, "axes.linewidth": 0.8}
 _NOTHING: Final = 1e-6
+_OVERLAY_SIDE: Final = 760
+_COLUMN: Final = 0.31
+"""Width of photo and heat map, as a share of the figure."""
 _TOP: Final = (0.415, 0.435)
 """Lower edge and height of the upper row, as shares of the figure."""
 
@@ -56,13 +58,9 @@ def draw(found: Explanation) -> bytes:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, facecolor=_PAPER)
         _title(figure, found)
-        images = [0.025, 0.355] if found.strange is None else [0.025, 0.27, 0.515]
-        width = images[1] - images[0] - 0.02
-        _photo(_box(figure, images[0], width), found)
-        _heat(figure, images[1], width, found)
-        if found.strange is not None:
-            _novelty(figure, images[2], width, found, found.strange)
-        _numbers(figure, images[-1] + width + 0.045, found)
+        _photo(_box(figure, 0.025), found)
+        _heat(figure, 0.355, found)
+        _numbers(figure, 0.71, found)
         _neighbours(figure, found)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -80,8 +78,8 @@ def _title(figure: Figure, found: Explanation) -> None:
     figure.text(start, 0.928, model, color=_SOFT, va="center")
 
 
-def _box(figure: Figure, left: float, width: float) -> Axes:
-    axes = figure.add_axes((left, _TOP[0], width, _TOP[1]))
+def _box(figure: Figure, left: float) -> Axes:
+    axes = figure.add_axes((left, _TOP[0], _COLUMN, _TOP[1]))
     axes.axis("off")
     axes.set_anchor("NW")
     return axes
@@ -104,47 +102,20 @@ def _photo(axes: Axes, found: Explanation) -> None:
             )
 
 
-def _part(
-    found: Explanation, heat: NDArray[np.float32], *, around: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Photo and heat of what is shown large: the area alone, unless what lies around it has a say."""
-    if around:
-        return found.image, heat
-    left, top, right, bottom = found.area
-    return found.image[top:bottom, left:right], heat[top:bottom, left:right]
-
-
-def _heat(figure: Figure, left: float, width: float, found: Explanation) -> None:
-    axes = _box(figure, left, width)
-    image, heat = _part(found, found.evidence, around=bool(found.heat.around[0]))
-    axes.imshow(overlay(image, heat, 760), interpolation="antialiased")
+def _heat(figure: Figure, left: float, found: Explanation) -> None:
+    """What the model looks at, large; all of the photo if what lies around it has a say."""
+    axes = _box(figure, left)
+    first, top, last, bottom = (0, 0, *found.heat.map.shape[::-1]) if found.heat.around else found.area
+    heat = found.heat.map[top:bottom, first:last]
+    axes.imshow(overlay(found.image[top:bottom, first:last], heat, _OVERLAY_SIDE), interpolation="antialiased")
     _heading(axes, "What spoke for OK and for KO")
-    if scale_of(heat) <= _NOTHING:
-        figure.text(left, 0.385, "Nothing: no part of it makes a difference by itself.", color=_SOFT)
-        return
-    _key(figure, left, width, ("spoke for KO", "spoke for OK"), np.linspace(-1, 1, 200, dtype=np.float32), overlay)
-
-
-def _novelty(figure: Figure, left: float, width: float, found: Explanation, strange: NDArray[np.float32]) -> None:
-    axes = _box(figure, left, width)
-    image, heat = _part(found, np.maximum(strange, 0), around=bool(found.heat.around[1]))
-    colours = (NEW_COLOUR, NEW_COLOUR)
-    axes.imshow(overlay(image, heat, 760, colours=colours), interpolation="antialiased")
-    _heading(axes, "What is new to the model")
-
-    def one_hue(image: NDArray[np.uint8], heat: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
-        return overlay(image, heat, side, colours=colours)
-
-    _key(figure, left, width, ("as in training", "new"), np.linspace(0, 1, 200, dtype=np.float32), one_hue)
-
-
-def _key(figure: Figure, left: float, width: float, ends: tuple[str, str], ramp: Any, paint: Any) -> None:
-    axes = figure.add_axes((left, 0.378, width * 0.94, 0.016))
-    grey = np.full((12, len(ramp), 3), 128, np.uint8)
-    axes.imshow(paint(grey, np.tile(ramp, (12, 1)), 600), aspect="auto")
-    axes.axis("off")
-    for x, side, text in ((left, "left", ends[0]), (left + width * 0.94, "right", ends[1])):
-        figure.text(x, 0.371, text, ha=side, va="top", fontsize=9.5, color=_SOFT)
+    if scale_of(heat) > _NOTHING:
+        ramp = np.tile(np.linspace(-1, 1, 200, dtype=np.float32), (12, 1))
+        key = figure.add_axes((left, 0.378, _COLUMN * 0.94, 0.016))
+        key.imshow(overlay(np.full((*ramp.shape, 3), 128, np.uint8), ramp, _OVERLAY_SIDE), aspect="auto")
+        key.axis("off")
+        for x, side, text in ((left, "left", "spoke for KO"), (left + _COLUMN * 0.94, "right", "spoke for OK")):
+            figure.text(x, 0.371, text, ha=side, va="top", fontsize=9.5, color=_SOFT)
 
 
 def _numbers(figure: Figure, left: float, found: Explanation) -> None:
@@ -158,7 +129,7 @@ def _numbers(figure: Figure, left: float, found: Explanation) -> None:
     axes.text(1, 0.975, percent(said.probability_of_ok), va="top", ha="right", weight="bold")
     zones = (
         (0.0, rule.ko_threshold, _VERDICT_COLOURS[Verdict.KO], "KO"),
-        (rule.ko_threshold, rule.ok_threshold, _hex(NEW_COLOUR), "UNCERTAIN"),
+        (rule.ko_threshold, rule.ok_threshold, "#d99a00", "UNCERTAIN"),
         (rule.ok_threshold, 1.0, _VERDICT_COLOURS[Verdict.OK], "OK"),
     )
     for low, high, colour, _ in zones:

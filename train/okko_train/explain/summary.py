@@ -28,7 +28,7 @@ def explanation_json(found: Explanation, picture: Path) -> str:
     said, rule = found.said, found.manifest.decision
     height, width = found.image.shape[:2]
     left, top, right, bottom = found.area
-    evidence = found.evidence[top:bottom, left:right]
+    evidence = found.heat.map[top:bottom, left:right]
     return json.dumps(
         {
             "file": found.name,
@@ -42,10 +42,11 @@ def explanation_json(found: Explanation, picture: Path) -> str:
             "decision": msgspec.to_builtins(rule),
             "novelty": said.novelty,
             "looks_at": [left / width, top / height, (right - left) / width, (bottom - top) / height],
-            "around_counts": bool(found.heat.around[0]),
+            "around_counts": found.heat.around,
             "heat": {
-                "log_odds_of_ok": float(found.heat.scores[0]),
-                "most_telling_cover": float(found.heat.most[0]),
+                "log_odds_of_ok": found.heat.score,
+                "most_for_ok": found.heat.most_for,
+                "most_for_ko": found.heat.most_against,
                 "cells": np.round(_cells(evidence), 4).tolist(),
             },
             "neighbours": [

@@ -65,7 +65,7 @@ def with_reasons(
 ) -> tuple[Example, ...]:
     """Returns the `mistakes` of `model` with a coarse heat map and the nearest of the `examples`."""
     session = make_session(model, threads=1)
-    scores = judge(session, [dataset.labels.index(label) for label in ok_labels], novelty=False)
+    log_odds = judge(session, [dataset.labels.index(label) for label in ok_labels])
     paths = {photo.name: photo.path for photo in dataset.photos}
 
     def explained(mistake: Example) -> Example:
@@ -74,7 +74,7 @@ def with_reasons(
         image = shrink(full, LONGEST_SIDE)
         area = view.box(image.shape[1], image.shape[0])
         left, top, right, bottom = area
-        (evidence, *_) = heat_map(scores, image, area, grids=QUICK).maps
+        evidence = heat_map(log_odds, image, area, grids=QUICK).map
         heat = overlay(image[top:bottom, left:right], evidence[top:bottom, left:right], _SHOWN_SIDE)
         return dataclasses.replace(mistake, reasons=Reasons(heat, examples.nearest(embedding[0])))
 

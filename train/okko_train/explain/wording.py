@@ -25,12 +25,12 @@ def percent(share: float) -> str:
 
 
 def most_telling(found: Explanation) -> str:
-    """Returns what covering the one place that matters most does to the probability of OK."""
-    before, taken = float(found.heat.scores[0]), float(found.heat.most[0])
-    if abs(taken) <= _NOTHING:
-        return "No single place makes a difference by itself."
-    was, becomes = (percent(1 / (1 + math.exp(-each))) for each in (before, before - taken))
-    side = "OK" if taken > 0 else "KO"
+    """Returns what covering the one place that spoke most for the likelier side does to the probability of OK."""
+    heat = found.heat
+    side, after = ("OK", heat.score - heat.most_for) if heat.score > 0 else ("KO", heat.score + heat.most_against)
+    if abs(after - heat.score) <= _NOTHING:
+        return f"No single place spoke for {side}."
+    was, becomes = (percent(1 / (1 + math.exp(-each))) for each in (heat.score, after))
     if was == becomes:
         return f"No single place decides: covering the one that spoke most for {side} leaves the probability as it is."
     return f"Covering the place that spoke most for {side} moves the probability of OK from {was} to {becomes}."
