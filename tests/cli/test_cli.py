@@ -10,6 +10,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "data",
+    "explain",
     "tune",
     "predict",
     "run",
