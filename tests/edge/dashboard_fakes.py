@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from okko_edge.about import About, Region
+from okko_edge.about import About, FoundRegion
 from okko_edge.frame import Frame
 from okko_edge.sorter import Decision
 from okko_models.classifier import Classification
@@ -18,7 +18,7 @@ ABOUT = About(
     ok_labels=("OK",),
     ok_threshold=0.8,
     ko_threshold=0.2,
-    region=Region(0.5, 0.5),
+    region=FoundRegion(0.5, 0.5),
     camera="sim:photos",
     gate="sim",
     device="bench",

@@ -54,7 +54,7 @@ def test_the_state_tells_model_counts_events_and_the_latest_marbles(bench: Bench
     assert [marble["number"] for marble in state["marbles"]] == [4, 3, 2, 1]
     assert state["marbles"][1]["probability"] == pytest.approx({"KO": 0.5, "OK": 0.5})
     assert (state["marbles"][0]["probability"], state["marbles"][0]["picture"]) == (None, False)
-    assert (state["view"]["width"], state["view"]["height"], state["view"]["region"]) == (64, 48, [20, 12, 24])
+    assert (state["view"]["width"], state["view"]["height"], state["view"]["region"]) == (64, 48, [20, 12, 24, 24])
 
 
 def test_before_the_first_frame_the_page_is_there_all_the_same(bench: Bench) -> None:

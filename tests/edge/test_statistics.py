@@ -6,11 +6,13 @@ import math
 import threading
 from dataclasses import replace
 
+import msgspec
 import pytest
 
-from okko_edge.about import About, Region
+from okko_edge.about import About, DrawnRegion, FoundRegion, region_of
 from okko_edge.sorter import Outcome
 from okko_edge.statistics import WINDOW, Histogram, Statistics
+from okko_train.feature_graph import Rectangle, View
 from tests.edge.dashboard_fakes import decision, frame, unseen
 
 FRAME = frame()
@@ -154,19 +156,41 @@ def test_readers_on_other_threads_never_disturb_the_one_who_counts(statistics: S
 
 
 @pytest.mark.parametrize(
-    ("region", "size", "square"),
+    ("region", "size", "box"),
     [
-        (Region(0.5, 0.5), (320, 240), (100, 60, 120)),
-        (Region(0.4, 0.5), (320, 240), (68, 60, 120)),
-        (Region(0.0, 1.0), (320, 240), (0, 120, 120)),
-        (Region(0.5, 0.5, 1.0), (3, 3), (0, 0, 3)),
-        (Region(0.9, 0.9), (1, 1), (0, 0, 1)),
+        (FoundRegion(0.5, 0.5), (320, 240), (100, 60, 120, 120)),
+        (FoundRegion(0.4, 0.5), (320, 240), (68, 60, 120, 120)),
+        (FoundRegion(0.0, 1.0), (320, 240), (0, 120, 120, 120)),
+        (FoundRegion(0.5, 0.5, 1.0), (3, 3), (0, 0, 3, 3)),
+        (FoundRegion(0.9, 0.9), (1, 1), (0, 0, 1, 1)),
+        (DrawnRegion(0.25, 0.1, 0.5, 0.8), (320, 240), (80, 24, 160, 192)),
+        (DrawnRegion(0.9, 0.9, 0.1, 0.1), (1, 1), (0, 0, 1, 1)),
     ],
 )
-def test_the_region_is_the_square_that_the_model_cuts_out(
-    region: Region, size: tuple[int, int], square: tuple[int, int, int]
+def test_the_region_is_the_part_that_the_model_cuts_out(
+    region: FoundRegion | DrawnRegion, size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
-    assert region.square(*size) == square
+    assert region.box(*size) == box
+    edges = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    if isinstance(region, FoundRegion):
+        view = View(region.crop, 224, region.x, region.y)
+    else:
+        view = View(Rectangle(region.x, region.y, region.width, region.height), 224)
+    assert list(view.box(*size)) == edges
+
+
+@pytest.mark.parametrize(
+    ("said", "region"),
+    [
+        ({"region_x": 0.4, "region_y": 0.5}, FoundRegion(0.4, 0.5)),
+        ({"roi": "0.25,0.1,0.5,0.8"}, DrawnRegion(0.25, 0.1, 0.5, 0.8)),
+        ({"roi": "nonsense,,nan,1"}, None),
+        ({}, None),
+    ],
+)
+def test_the_manifest_says_where_the_model_looks(bundle, said: dict[str, float | str], region: object) -> None:
+    provenance = msgspec.structs.replace(bundle.manifest.provenance, hyperparameters=said)
+    assert region_of(msgspec.structs.replace(bundle.manifest, provenance=provenance)) == region
 
 
 def test_a_bundle_that_looks_at_the_whole_photo_has_no_region(bundle) -> None:

@@ -68,13 +68,13 @@ class ShownMarble:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The newest frame: its size in pixels, age, how many a second there are, and left, top, side of the region."""
+    """The newest frame: its size in pixels, age, how many a second there are, and left, top, width and height of the region."""
 
     width: int
     height: int
     age_s: float
     frames_per_s: float
-    region: tuple[int, int, int] | None
+    region: tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def view_of(live: LiveView, about: About) -> View | None:
     if newest is None:
         return None
     height, width = newest[0].image.shape[:2]
-    region = about.region.square(width, height) if about.region else None
+    region = about.region.box(width, height) if about.region else None
     return View(width, height, newest[1], live.frames_per_s(), region)
 
 

@@ -94,12 +94,12 @@ function showView() {
   if (!view) return set("view-facts", about.camera);
   at("region").setAttribute("viewBox", `0 0 ${view.width} ${view.height}`);
   if (view.region) {
-    const [x, y, side] = view.region;
+    const [x, y, width, height] = view.region;
     for (const rect of at("region").querySelectorAll("rect")) {
-      for (const [key, value] of Object.entries({ x, y, width: side, height: side })) rect.setAttribute(key, value);
+      for (const [key, value] of Object.entries({ x, y, width, height })) rect.setAttribute(key, value);
     }
   }
-  const looks = view.region ? "the model looks at the dashed square" : "the model looks at the whole picture";
+  const looks = view.region ? "the model looks at the dashed part" : "the model looks at the whole picture";
   set("view-facts", `${view.width} × ${view.height} pixels, ${view.frames_per_s.toFixed(0)} frames a second; ${looks}`);
 }
 
