@@ -181,7 +181,7 @@ def _array(archive: zipfile.ZipFile, name: str, kind: type[np.generic], n_axes: 
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError(f"its array {name} is of an unknown version")
     shape, by_column, found = np.lib.format.read_array_header_1_0(stream)
-    if found != np.dtype(kind) or len(shape) != n_axes or by_column:
+    if found != np.dtype(kind) or len(shape) != n_axes or by_column or min(shape) < 0:
         raise ValueError(f"its array {name} has the shape {shape} and the type {found}")
     return np.frombuffer(stream.getvalue(), found, offset=stream.tell()).reshape(shape)
 

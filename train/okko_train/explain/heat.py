@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Box = tuple[int, int, int, int]
     """Left, top, right, bottom, in pixels."""
 
-FINE: Final = (3, 6, 12)
+FINE: Final = (4, 7, 12)
 """Covers along each side of the area, from coarse to fine."""
 QUICK: Final = (3, 5)
 AROUND: Final = 5
