@@ -68,7 +68,7 @@ class ShownMarble:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The newest frame: its size in pixels, age, how many a second there are, and the region (left, top, width, height)."""
+    """The newest frame: its size in pixels, age, frames a second, and the region (left, top, width, height)."""
 
     width: int
     height: int
