@@ -362,11 +362,11 @@ def test_training_keeps_photos_of_what_the_model_sees_and_the_report_shows_reaso
     dataset = load_dataset(tmp_path)
     embeddings = np.array([photo_embedding(photo.path) for photo in dataset.photos], np.float32)
     view = View(Rectangle(0.5, 0, 0.5, 0.5), 32)
-    kept = keep_examples(dataset, np.arange(8), embeddings, view)
+    kept = keep_examples(dataset.photos, dataset.labels, embeddings, view)
     with Image.open(io.BytesIO(kept.photos[0].jpeg)) as small:
         assert small.size == (WIDTH // 2, HEIGHT // 2)
     mistake = Example(dataset.photos[5].name, noise(), "OK", {"KO": 0.9, "OK": 0.1}, Verdict.KO)
-    (explained,) = with_reasons([mistake], dataset, spot_model(), view, kept, ["OK"], workers=1)
+    (explained,) = with_reasons([mistake], dataset, spot_model(), manifest(spot_model(), {}), view, kept, workers=1)
     assert explained.reasons is not None
     assert explained.reasons.neighbours[0].photo.name == mistake.name
     assert explained.reasons.heat.shape == (225, 300, 3)

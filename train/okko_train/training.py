@@ -177,14 +177,15 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         files={},
     )
     view = chosen.recipe.view
-    examples = keep_examples(dataset, split.learn, head.projection(variant.features.photos[split.learn]), view)
+    embeddings = head.projection(variant.features.photos[split.learn])
+    examples = keep_examples([dataset.photos[row] for row in split.learn], dataset.labels, embeddings, view)
     mistakes = with_reasons(
         _mistakes(dataset, split.test, probability, novelty, variant.rule),
         dataset,
         model,
+        manifest,
         view,
         examples,
-        ok_labels,
         options.workers,
     )
     result = TrainingResult(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from okko_models.manifest import Manifest
     from okko_train.dataset import Dataset, Photo
     from okko_train.feature_graph import View
     from okko_train.result import Example
@@ -34,21 +35,23 @@ _KEPT_QUALITY: Final = 82
 _SHOWN_SIDE: Final = 300
 
 
-def keep_examples(dataset: Dataset, learn: NDArray[np.int64], embeddings: NDArray[np.float32], view: View) -> Examples:
+def keep_examples(
+    photos: Sequence[Photo], labels: Sequence[str], embeddings: NDArray[np.float32], view: View
+) -> Examples:
     """Returns the photos that are to stay with the model.
 
     Args:
-        dataset: the photos.
-        learn: (n,) rows of the photos that were learnt from.
-        embeddings: (n, embedding_size) of these.
+        photos: that were learnt from.
+        labels: of the model; all labels of `photos` are among them.
+        embeddings: (n_photos, embedding_size), as the model's graph gives them.
         view: the look at a photo; what it shows is kept.
     """
     chosen = choose_examples(embeddings)
-    number = {label: index for index, label in enumerate(dataset.labels)}
+    number = {label: index for index, label in enumerate(labels)}
     kept = []
     with progress("Keeping photos to compare with", len(chosen)) as done:
         for row in chosen:
-            photo = dataset.photos[learn[row]]
+            photo = photos[row]
             kept.append(KeptPhoto(photo.name, number[photo.label], photo.digest, _small(photo, view)))
             done()
     return Examples.of(kept, embeddings[chosen], usual_distance(embeddings), len(embeddings))
@@ -58,14 +61,14 @@ def with_reasons(
     mistakes: Sequence[Example],
     dataset: Dataset,
     model: bytes,
+    manifest: Manifest,
     view: View,
     examples: Examples,
-    ok_labels: Sequence[str],
     workers: int,
 ) -> tuple[Example, ...]:
     """Returns the `mistakes` of `model` with a coarse heat map and the nearest of the `examples`."""
     session = make_session(model, threads=1)
-    log_odds = judge(session, [dataset.labels.index(label) for label in ok_labels])
+    log_odds = judge(session, [manifest.labels.index(label) for label in manifest.decision.ok_labels])
     paths = {photo.name: photo.path for photo in dataset.photos}
 
     def explained(mistake: Example) -> Example:
