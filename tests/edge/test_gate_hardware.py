@@ -190,11 +190,12 @@ class Lgpio:
     def gpio_free(self, handle, pin):
         self.taken.discard(pin)
 
-    def tx_servo(self, handle, pin, width, frequency):
+    def tx_servo(self, handle, pin, width, frequency, offset=0, cycles=0):
+        """A width of 0 in the middle of a pulse leaves the real pin high, so nobody may ask for it."""
         assert isinstance(width, int)
-        if width and not 500 <= width <= 2500:
+        if not 500 <= width <= 2500:
             raise self.error("bad servo pulse width")
-        self.sent.append((handle, pin, width, frequency))
+        self.sent.append((handle, pin, width, frequency, cycles))
 
 
 @pytest.mark.parametrize("width_us", [500, 1486, 1500.4, 1833.3, 2500])
@@ -203,10 +204,12 @@ def test_lgpio_is_asked_for_exact_microseconds(width_us):
     servo = LgpioServo(17, lgpio=library)
     assert library.sent == []
     servo.pulse(width_us)
-    assert library.sent == [(1, 17, round(width_us), 50)]
+    assert library.sent == [(1, 17, round(width_us), 50, 0)]
     assert library.open == {1}
     servo.detach()
-    assert library.sent[-1] == (1, 17, 0, 50)
+    assert library.sent[1:] == [(1, 17, round(width_us), 50, 1)]
+    servo.detach()
+    assert len(library.sent) == 2
     servo.close()
     assert library.open == set()
 

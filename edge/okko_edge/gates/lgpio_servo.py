@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import time
 from typing import TYPE_CHECKING
 
 from okko_edge.gate import GateError
@@ -21,6 +22,8 @@ CHIPS = ("pinctrl-rp1", "pinctrl-bcm2711", "pinctrl-bcm2835")
 _MOST_CHIPS = 16
 # What lgpio sends; anything else is an error of its own.
 SHORTEST_US, LONGEST_US = 500, 2500
+# A pulse that runs, and one more, are over by then.
+_LAST_PULSES_S = 0.045
 
 
 class LgpioServo:
@@ -36,6 +39,7 @@ class LgpioServo:
 
     def __init__(self, pin: int, *, lgpio: ModuleType | None = None) -> None:
         self._pin = pin
+        self._width_us = 0
         with claiming(pin, GateError):
             self._lgpio = lgpio or _import()
             self._handle = _open_chip(self._lgpio)
@@ -59,20 +63,27 @@ class LgpioServo:
             )
         with claiming(self._pin, GateError):
             self._lgpio.tx_servo(self._handle, self._pin, width, round(1e6 / PERIOD_US))
+            self._width_us = width
 
     def detach(self) -> None:
-        """Sends no more pulses.
+        """Sends one pulse more, then no more.
+
+        Asked for a width of 0 in the middle of a pulse, lgpio leaves the pin high; a last pulse always ends low.
 
         Raises:
             GateError: lgpio refuses.
         """
-        with claiming(self._pin, GateError):
-            self._lgpio.tx_servo(self._handle, self._pin, 0, round(1e6 / PERIOD_US))
+        if self._width_us:
+            with claiming(self._pin, GateError):
+                self._lgpio.tx_servo(self._handle, self._pin, self._width_us, round(1e6 / PERIOD_US), 0, 1)
+            self._width_us = 0
 
     def close(self) -> None:
         """Ends the pulses and gives the pin back."""
-        with contextlib.suppress(GateError):
-            self.detach()
+        if self._width_us:
+            with contextlib.suppress(GateError):
+                self.detach()
+        time.sleep(_LAST_PULSES_S)
         with contextlib.suppress(self._lgpio.error):
             self._lgpio.gpio_free(self._handle, self._pin)
         with contextlib.suppress(self._lgpio.error):
