@@ -110,23 +110,20 @@ class BeltCamera:
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
         end_s = math.inf if timeout_s is None else self._clock.now_s() + timeout_s
+        self._clock.sleep_until(min(self._due_s, end_s))
         while "hang" in self._faults and not self._closed.is_set():
             self._clock.sleep_until(self._clock.now_s() + 0.01)
-        while "stall" in self._faults or self._belt.in_view is None:
-            self._clock.sleep_until(self._clock.now_s() + 0.01)
+        while "stall" in self._faults or self._belt.in_view is None or self._clock.now_s() < self._due_s:
             if self._clock.now_s() >= end_s:
                 raise CameraTimeoutError("no frame")
-        if "gone" in self._faults:
-            raise CameraError("the camera was unplugged")
-        if self._due_s > end_s:
-            self._clock.sleep_until(end_s)
-            raise CameraTimeoutError("no frame yet")
-        self._clock.sleep_until(self._due_s)
-        now_s = self._clock.now_s()
-        self._due_s = max(self._due_s + self._period_s, now_s)
+            self._clock.sleep_until(min(self._clock.now_s() + 0.01, end_s))
         if self._closed.is_set():
             return None
+        now_s = self._clock.now_s()
+        self._due_s = max(self._due_s + self._period_s, now_s)
         self._sequence += 1
+        if "gone" in self._faults:
+            raise CameraError("the camera was unplugged")
         return self._frame(now_s)
 
     def _frame(self, now_s: float) -> Frame:
