@@ -12,7 +12,7 @@ from PIL import Image
 
 from okko_models.bundle import write_bundle
 from okko_models.decision import Costs, DecisionRule
-from okko_models.manifest import DatasetEntry, GoldenFrame, Interval, Manifest, Model, Provenance
+from okko_models.manifest import SCHEMA_VERSION, DatasetEntry, GoldenFrame, Interval, Manifest, Model, Provenance
 
 LABELS = ("KO", "OK")
 
@@ -56,7 +56,7 @@ def manifest(model: bytes, golden: dict[str, bytes]) -> Manifest:
         image = np.asarray(Image.open(io.BytesIO(data)))[None]
         frames.append(GoldenFrame(name, tuple(session.run(("probability",), {"image": image})[0][0].tolist())))
     return Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name="redness",
         version="1",
         created="2026-01-01T00:00:00+00:00",

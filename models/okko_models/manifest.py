@@ -13,7 +13,7 @@ import msgspec
 from okko_models.decision import DecisionRule  # noqa: TC001 (msgspec reads it at run time)
 from okko_models.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_MANIFEST_BYTES = 1 << 20
 
 NAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z"
@@ -89,7 +89,11 @@ class Provenance(_Record, frozen=True):
 
 
 class Manifest(_Record, frozen=True):
-    """The content of `manifest.json`; see DESIGN "The contract: a bundle"."""
+    """The content of `manifest.json`; see DESIGN "The contract: a bundle".
+
+    Attributes:
+        probability_means: what the probabilities say, in words, where they are not chances learnt from all labels.
+    """
 
     schema_version: int
     name: Name
@@ -103,6 +107,7 @@ class Manifest(_Record, frozen=True):
     provenance: Provenance
     golden: tuple[GoldenFrame, ...]
     files: dict[FilePath, FileEntry]
+    probability_means: str = ""
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):

@@ -5,6 +5,7 @@ import pytest
 
 from okko_models.bundle import Bundle, check_destination, write_bundle
 from okko_models.errors import BundleError
+from okko_models.manifest import SCHEMA_VERSION
 
 
 def rewrite_manifest(bundle, **changes):
@@ -62,7 +63,7 @@ def test_a_link_is_refused(redness_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "Update okko"),
+        ({"schema_version": SCHEMA_VERSION + 1}, "Update okko"),
         ({"schema_version": 0}, "Train the model again"),
         ({"labels": ["OK"]}, "two or more"),
         ({"surprise": 1}, "surprise"),

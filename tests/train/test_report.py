@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from okko_models.decision import Costs, DecisionRule, Promise, Verdict
-from okko_models.manifest import DatasetEntry, GoldenFrame, Manifest, Model, Provenance
+from okko_models.manifest import SCHEMA_VERSION, DatasetEntry, GoldenFrame, Manifest, Model, Provenance
 from okko_train.calibration import Calibration
 from okko_train.dataset import Dataset, Photo, SkippedPhoto
 from okko_train.metrics import Evaluation, evaluate
@@ -72,7 +72,7 @@ def invented_result(
     )
     counts = {label: sum(photo.label == label for photo in photos) for label in labels}
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name="marbles",
         version="3",
         created="2025-04-01T09:30:00Z",

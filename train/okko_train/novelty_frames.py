@@ -54,7 +54,7 @@ def obstacle(scene: Scene, random: np.random.Generator) -> NDArray[np.uint8]:
     """Puts a patch of some colour and grain near the place; it may cover nearly all."""
     image, place = scene.image, scene.place
     height, width = image.shape[:2]
-    x, y = place.x + random.uniform(-0.3, 0.3), place.y + random.uniform(-0.3, 0.3)
+    x, y = np.clip([place.x + random.uniform(-0.3, 0.3), place.y + random.uniform(-0.3, 0.3)], 0, 1)
     mask = _blob(image, x * width, y * height, random.uniform(0.15, 0.6) * height, random)
     coarse = random.normal(0, random.uniform(3, 30), (max(2, height // 12), max(2, width // 12)))
     grain = np.asarray(Image.fromarray(coarse.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from okko_train.feature_graph import Rectangle
+    from okko_train.result import TrainingResult
 
 
 def _positive(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -43,6 +44,18 @@ _COST = click.FloatRange(min=0, max=1e9)
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the bundle to write.")
 @click.option("--name", help="Name of the model; the bundle's folder name unless given.")
 @click.option("--ok", "ok_labels", multiple=True, metavar="LABEL", help="A label that counts as good (repeatable).")
+@click.option(
+    "--normal",
+    multiple=True,
+    metavar="LABEL",
+    help="Learn from the photos of this good label alone (repeatable); other photos, if any, only test the model.",
+)
+@click.option(
+    "--false-alarms",
+    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="With --normal: share of good ones that may fail to be called OK; 0.05 unless given.",
+)
 @click.option("--group-by", metavar="COLUMN", help="Column of photos.csv; a group stays on one side of every split.")
 @click.option("--cost-false-ok", type=_COST, default=1.0, show_default=True, help="Cost of a bad one let through.")
 @click.option("--cost-false-ko", type=_COST, default=1.0, show_default=True, help="Cost of a good one thrown out.")
@@ -89,6 +102,8 @@ def train(
     out: Path,
     name: str | None,
     ok_labels: tuple[str, ...],
+    normal: tuple[str, ...],
+    false_alarms: float | None,
     group_by: str | None,
     cost_false_ok: float,
     cost_false_ko: float,
@@ -116,12 +131,20 @@ def train(
     okko train photos/ --out marbles.okko --group-by rig
     okko train photos/ --out marbles.okko --finetune
     okko train parts/ --out parts.okko --cost-false-ok 20 --cost-false-ko 1 --cost-uncertain 0.5
+    okko train parts/ --out parts.okko --normal OK
     okko train parts/ --out parts.okko --max-error 0.02 --roi 0.25,0.1,0.5,0.8
     """  # noqa: D301
     if (upright or epochs) and not (finetune or backbone == "none"):
         raise click.UsageError(
             "--upright and --epochs are for training the backbone; add --finetune or --backbone none"
         )
+    if normal and (ok_labels or max_error or finetune or backbone == "none" or budget):
+        raise click.UsageError(
+            "--normal learns from good photos alone, so it takes no --ok, --max-error, --finetune, --backbone none or "
+            "--budget"
+        )
+    if false_alarms and not normal:
+        raise click.UsageError("--false-alarms is for learning from good photos alone; add --normal OK")
     if cost_false_ok == cost_false_ko == 0:
         raise click.UsageError("--cost-false-ok and --cost-false-ko are both 0: then no decision matters; raise one")
 
@@ -129,9 +152,26 @@ def train(
     from okko_models.host import processors
     from okko_train import training
     from okko_train.dataset import load_dataset
-    from okko_train.summary import print_result, result_json
 
     workers = workers or processors()
+    command = shlex.join(["okko", *sys.argv[1:]])
+    if normal:
+        from okko_train.one_class_training import OneClassOptions, train_one_class
+
+        one_class = OneClassOptions(
+            name=training.model_name(name, out),
+            normal=normal,
+            costs=Costs(cost_false_ok, cost_false_ko, cost_uncertain),
+            false_alarms=false_alarms or 0.05,
+            roi=roi,
+            seed=seed,
+            workers=workers,
+            command=command,
+        )
+        photos = load_dataset(data, group_by=group_by, workers=workers, minimum_labels=1)
+        result = train_one_class(photos, out, one_class)
+        _show(result, out, as_json=as_json)
+        return
     options = training.Options(
         name=training.model_name(name, out),
         costs=Costs(cost_false_ok, cost_false_ko, cost_uncertain),
@@ -146,10 +186,15 @@ def train(
         trials=trials,
         budget_s=budget,
         workers=workers,
-        command=shlex.join(["okko", *sys.argv[1:]]),
+        command=command,
     )
     dataset = load_dataset(data, group_by=group_by, workers=workers)
-    result = training.train(dataset, out, options)
+    _show(training.train(dataset, out, options), out, as_json=as_json)
+
+
+def _show(result: TrainingResult, out: Path, *, as_json: bool) -> None:
+    from okko_train.summary import print_result, result_json
+
     if as_json:
         click.echo(result_json(result, out))
     else:
