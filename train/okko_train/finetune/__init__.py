@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 TRUST: Final = 0.75
 """Share of the way from the pretrained to the fine-tuned weights that is gone."""
-FOLDS: Final = 3
+FOLDS: Final = 5
 """So many networks are trained for cross-validation: each takes minutes."""
 SMALLEST_SIDE, LARGEST_SIDE = 128, 224
 """Pixels of a view's side: not more than the photo has to show, and never so many that a step takes a second."""
