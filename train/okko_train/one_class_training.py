@@ -18,12 +18,13 @@ import numpy as np
 from onnx import ModelProto, TensorProto, checker, compose, helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
-from okko_models.bundle import MODEL, REPORT, check_destination, write_bundle
+from okko_models.bundle import EXAMPLES, MODEL, REPORT, check_destination, write_bundle
 from okko_models.decision import NOVELTY_LIMIT, DecisionRule
 from okko_models.errors import OkkoError
 from okko_models.manifest import SCHEMA_VERSION, DatasetEntry, Manifest, Model, Provenance
 from okko_train.calibration import Calibration
 from okko_train.embedding import embed_copies
+from okko_train.explain.training import keep_examples, with_reasons
 from okko_train.export import check_parity
 from okko_train.feature_graph import (
     FEATURES,
@@ -178,6 +179,19 @@ def train_one_class(dataset: Dataset, out: Path, options: OneClassOptions) -> Tr
         files={},
         probability_means=MEANING,
     )
+    embeddings = np.concatenate(
+        [(part - look.mean) @ look.axes for part, look in zip(looks, judge.looks, strict=True)], axis=1
+    )
+    examples = keep_examples(learn_photos, LABELS, embeddings, views[0])
+    mistakes = with_reasons(
+        mistakes_of(dataset, LABELS, split.test, probability, np.array(novelties), rule),
+        dataset,
+        graph,
+        manifest,
+        views[0],
+        examples,
+        options.workers,
+    )
     validation = evaluate(np.stack([1 - of_ok, of_ok], axis=1), truth[split.learn], LABELS, rule)
     cost = float(costs_of(of_ok, np.ones(len(of_ok), np.bool_), rule).mean())
     result = TrainingResult(
@@ -203,10 +217,11 @@ def train_one_class(dataset: Dataset, out: Path, options: OneClassOptions) -> Tr
             if name == precision
         ),
         sights=(),
-        mistakes=mistakes_of(dataset, LABELS, split.test, probability, np.array(novelties), rule),
+        mistakes=mistakes,
         duration_s=time.monotonic() - started,
     )
-    write_bundle(out, manifest, {MODEL: graph, REPORT: render(result).encode(), **golden})
+    contents = {MODEL: graph, REPORT: render(result).encode(), EXAMPLES: examples.encode(), **golden}
+    write_bundle(out, manifest, contents)
     return result
 
 
