@@ -6,6 +6,8 @@ trainer computed.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -68,6 +70,12 @@ def make_session(model: bytes, *, threads: int) -> onnxruntime.InferenceSession:
         raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot load the model: {error}") from error
 
 
+def _give_back_memory() -> None:
+    """Gives back what the C library keeps of the file's bytes, 7 to 9 MB: a session has its own copy of all of it."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc keeps it, and has this function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class Classifier:
     """A bundle, loaded and ready.
 
@@ -83,6 +91,7 @@ class Classifier:
         self._rule = bundle.manifest.decision
         self._ok_columns = [self._labels.index(label) for label in self._rule.ok_labels]
         self.session = make_session(bundle.read(MODEL), threads=threads)
+        _give_back_memory()
         self._check_interface()
         self._outputs = [name for name in _OUTPUTS if name in {output.name for output in self.session.get_outputs()}]
 
