@@ -27,7 +27,7 @@ _COMMANDS = {
     "train": _Entry("okko_train.commands.train:train", "train", "Make a model from a folder of photos."),
     "evaluate": _Entry("okko_train.commands.evaluate:evaluate", "train", "Measure a model on labelled photos."),
     "data": _Entry("okko_train.commands.data:data", "train", "Look for what is wrong with a folder of photos."),
-    "explain": _Entry("okko_train.commands.explain:explain", "train", "Show why a photo got its verdict, as a picture."),
+    "explain": _Entry("okko_train.commands.explain:explain", "train", "Draw what spoke for a verdict."),
     "tune": _Entry("okko_train.commands.tune:tune", "train", "Tune a network on a table (CSV) and export it."),
     "predict": _Entry("okko_edge.commands.predict:predict", None, "Classify single photos."),
     "run": _Entry("okko_edge.commands.run:run", "edge", "Sort: camera frames in, gate positions out."),
