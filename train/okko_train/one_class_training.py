@@ -103,8 +103,8 @@ def train_one_class(dataset: Dataset, out: Path, options: OneClassOptions) -> Tr
     """
     started = time.monotonic()
     check_destination(out)
-    good = _good_rows(dataset, options.normal)
-    split = _split(dataset, good, options.seed)
+    good = good_rows(dataset, options.normal)
+    split = split_good(dataset, good, options.seed)
     dataset = _two_labels(dataset, options.normal)
     truth = np.array([LABELS.index(photo.label) for photo in dataset.photos])
     views = [View(options.roi, SIZE)] if options.roi else [View(None, SIZE), View(_MIDDLE, SIZE)]
@@ -299,7 +299,12 @@ def let_ko_stand(model: ModelProto, judge: OneClass) -> ModelProto:
     return changed
 
 
-def _good_rows(dataset: Dataset, normal: tuple[str, ...]) -> NDArray[np.int64]:
+def good_rows(dataset: Dataset, normal: tuple[str, ...]) -> NDArray[np.int64]:
+    """Returns the rows of the photos with one of the labels `normal`.
+
+    Raises:
+        OkkoError: a label does not exist.
+    """
     if unknown := sorted(set(normal) - set(dataset.labels)):
         raise OkkoError(f"--normal names {', '.join(unknown)}, but the labels are {', '.join(dataset.labels)}")
     return np.flatnonzero([photo.label in normal for photo in dataset.photos])
@@ -311,8 +316,12 @@ def _two_labels(dataset: Dataset, normal: tuple[str, ...]) -> Dataset:
     return replace(dataset, photos=photos, labels=tuple(sorted({photo.label for photo in photos})))
 
 
-def _split(dataset: Dataset, good: NDArray[np.int64], seed: int) -> Split:
-    """A fifth of the good photos and all others are the test; the rest is cut into folds."""
+def split_good(dataset: Dataset, good: NDArray[np.int64], seed: int) -> Split:
+    """Puts a fifth of the good photos and all others into the test; the rest is cut into folds.
+
+    Raises:
+        OkkoError: there are too few good photos, or groups of them.
+    """
     groups = dataset.split_groups()[good]
     n_groups = len(np.unique(groups))
     if n_groups < FEWEST:
