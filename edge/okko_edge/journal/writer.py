@@ -35,6 +35,8 @@ _LOOK_FOR_OLD_EVERY_S = 3600.0
 _LARGEST_LOG_BYTES = 8_000_000
 _SHM_BYTES = 65_536
 _ROW_BYTES = 600
+# Rows are added at one end and deleted at the other; SQLite's usual 2 MB of pages are memory for nothing.
+_CACHE_KB = 256
 
 
 class Journal:
@@ -267,6 +269,7 @@ class Journal:
             connection = self._connect(self.path, timeout=_BUSY_S, isolation_level=None)
             try:
                 prepare(connection)
+                connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
                 connection.execute("PRAGMA wal_autocheckpoint = 0")  # `_checkpoint` does it, and keeps the log short
                 limits = Limits(
                     connection,
