@@ -416,7 +416,7 @@ def test_a_pause_rests_the_gate_lets_marbles_pass_and_counts_them():
         if frame.captured_at_s == 3.0:
             agent.resume()
 
-    agent._watchers = (pause_and_resume,)
+    agent.watchers.append(pause_and_resume)
     agent.run()
     assert positions(gate) == [OK, REST, OK, OK]
     assert [entry.number for entry in journal] == [1, 2, 3]
@@ -491,7 +491,7 @@ def test_every_marble_has_one_verdict_and_one_move_when_many_are_on_the_way(clas
         classifier, clock=clock, camera=camera, gate=gate, counters=counters, trigger=MotionTrigger(settle_s=0.02)
     )
     sorted_s = []
-    agent._listeners = (*agent._listeners, lambda decision: sorted_s.append(decision.frame.captured_at_s))
+    agent.listeners.append(lambda decision: sorted_s.append(decision.frame.captured_at_s))
     agent.run()
     gate.close()
     moves = list(gate.moves)
