@@ -337,9 +337,11 @@ class Soak:
                 dark = any(begin + 0.3 < marble[1] < end - 0.3 for begin, end in self.black)
                 dark_ok += dark and row.verdict == "OK"
         longest = max(self.memory, key=len)
-        begin_s = longest[0][0] + 60
-        steady = np.array([(at_s / 60, mb) for at_s, mb in longest if at_s > begin_s])
-        slope = np.polyfit(steady[:, 0], steady[:, 1], 1)[0] if len(steady) > 2 else float("nan")
+        begin_s, end_s = longest[0][0], longest[-1][0]
+        # What a process needs for all of its parts is taken in its first minutes; what leaks, for ever.
+        late = np.array([(at_s / 60, mb) for at_s, mb in longest if at_s > (begin_s + end_s) / 2])
+        slope = np.polyfit(late[:, 0], late[:, 1], 1)[0] if len(late) > 2 else float("nan")
+        minutes = {int((at_s - begin_s) / 60): mb for at_s, mb in longest}
         versions = self._versions()
         lost = self.events["journal_lost"]
         killed, orderly = self.ended.count("SIGKILL"), self.ended.count("SIGTERM")
@@ -385,8 +387,8 @@ class Soak:
             ("dashboard: answers / none", f"{self.asked['answered']:,} / {self.asked['not answered']:,}"),
             (
                 "memory of the longest process",
-                f"{(longest[-1][0] - longest[0][0]) / 60:.1f} min, at most "
-                f"{max(mb for _, mb in longest):.1f} MB, slope after the first minute {slope * 1000:+.0f} kB/min",
+                f"{(end_s - begin_s) / 60:.1f} min, at most {max(mb for _, mb in longest):.1f} MB; slope of its second "
+                f"half {slope * 1000:+.0f} kB/min",
             ),
         ]
         counted = ", ".join(f"{name} {count:,}" for name, count in self.events.items() if count)
@@ -398,6 +400,10 @@ class Soak:
                 *(f"| {name} | {value} |" for name, value in rows_table),
                 "",
                 f"Injected: {injected}.",
+                "",
+                "Memory of the longest process at the end of each minute, MB: "
+                + ", ".join(f"{mb:.0f}" for mb in minutes.values())
+                + ".",
                 "",
                 f"Counted by okko (of a killed process: until shortly before): {counted}.",
             ]

@@ -71,7 +71,10 @@ def make_session(model: bytes, *, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _give_back_memory() -> None:
-    """Gives back what the C library keeps of the file's bytes, 7 to 9 MB: a session has its own copy of all of it."""
+    """Gives back what the C library keeps of the file's bytes; a session has its own copy of all of it.
+
+    Measured with a model of 8 MB: 9 MB right after loading, 2 MB of a program that has begun to sort.
+    """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # only glibc keeps it, and has this function
         ctypes.CDLL(None).malloc_trim(0)
 
