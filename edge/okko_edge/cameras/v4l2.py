@@ -44,8 +44,7 @@ def load() -> Any:
         return importlib.import_module("linuxpy.video.device")
     except ImportError as error:
         raise CameraError(
-            f"USB cameras need the package linuxpy, which cannot be imported ({error}); "
-            'run: pip install "okko[usb]"'
+            f'USB cameras need the package linuxpy, which cannot be imported ({error}); run: pip install "okko[usb]"'
         ) from error
 
 
