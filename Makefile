@@ -18,7 +18,7 @@ demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" infra/setup/demo
 
 test: $(READY) lint browser torch
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check
