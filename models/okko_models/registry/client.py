@@ -65,7 +65,7 @@ class Wanted:
         version: the bundle's version.
         place: why: `channels/stable`, or `pins/DEVICE`.
         metadata_version: of the signed timestamp that says so; it only grows.
-        at: the time that signatures were judged by, seconds since 1970; never earlier than any signature seen.
+        at: the time in seconds since 1970: this device's, or the newest one signed if that is later.
     """
 
     digest: str

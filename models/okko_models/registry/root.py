@@ -33,7 +33,7 @@ from okko_models.registry.metadata import (
     root_fields,
     signed_at,
 )
-from okko_models.registry.publisher import TRIES, Publisher, Seen, signers_for
+from okko_models.registry.publisher import FUTURE_S, TRIES, Publisher, Seen, signers_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -231,8 +231,9 @@ def _step(publisher: Publisher, draft: bytes, *, lost: bool, why: str) -> bool:
     at = _time(publisher, seen, coming)
     here = store.get(metadata_key("root", coming.version))
     arrived = here is not None and here.data == draft
-    # Devices do not accept anything under the present root; so there is nothing to keep working meanwhile.
-    at_once = lost or present.is_expired(moment(at))
+    # Under an expired root devices accept nothing anyway; and a time far ahead, from a wrong clock, is forgotten with
+    # the key that signed it only if the new key never signs it.
+    at_once = lost or present.is_expired(moment(at)) or signed_at(seen.trusted.timestamp) > at + FUTURE_S
     if here is not None and not arrived:
         raise ConflictError(f"root version {coming.version} is there already, and another one; begin again")
     if not arrived:

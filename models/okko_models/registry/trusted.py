@@ -40,7 +40,7 @@ class Trusted:
         timestamp: the newest of all.
         targets: what there is.
         snapshot_version: the version that holds them together.
-        at: the time that signatures were judged by, seconds since 1970.
+        at: the time in seconds since 1970: this machine's, or the newest one signed if that is later.
     """
 
     root: Root
@@ -119,6 +119,7 @@ class TrustedFolder:
             self._keep("timestamp.json", data)
         self._snapshot(trusted, fetch)
         self._targets(trusted, fetch)
+        at = max(at, signed_at(trusted.timestamp))
         return Trusted(trusted.root, trusted.timestamp, trusted.targets, trusted.snapshot.version, at)
 
     def newest_signed(self) -> float:
