@@ -82,14 +82,15 @@ def test_the_model_takes_photos_of_any_size_and_keeps_the_contract(trained):
     out, _ = trained
     model = onnx.load(out / "model.onnx")
     shapes = {value.name: len(value.type.tensor_type.shape.dim) for value in (*model.graph.input, *model.graph.output)}
-    assert shapes == {"image": 4, "probability": 2, "embedding": 2}
+    assert shapes == {"image": 4, "probability": 2, "embedding": 2, "novelty": 1}
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     session = Classifier(Bundle.open(out)).session
     generator = np.random.default_rng(0)
     for shape in [(1, 1, 1, 3), (1, 240, 320, 3), (3, 37, 200, 3)]:
-        probability, embedding = session.run(
-            ("probability", "embedding"), {"image": generator.integers(0, 256, shape, np.uint8)}
+        probability, embedding, novelty = session.run(
+            ("probability", "embedding", "novelty"), {"image": generator.integers(0, 256, shape, np.uint8)}
         )
+        assert novelty.shape == shape[:1]
         assert probability.shape == (shape[0], 2)
         assert embedding.shape == (shape[0], Bundle.open(out).manifest.model.embedding_size)
         np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-5)
