@@ -254,7 +254,7 @@ def unpin(catalog: Catalog, device: str, note: Note) -> Change | None:
 
 
 def start_deleting(catalog: Catalog, keep: int, present: frozenset[str], note: Note) -> Change | None:
-    """Takes out of the registry what no place needs any more; None if there is nothing to remove.
+    """Takes out of the registry what no place needs any more; None if there is nothing new to remove.
 
     Args:
         catalog: the registry.
@@ -265,7 +265,7 @@ def start_deleting(catalog: Catalog, keep: int, present: frozenset[str], note: N
     places = {name: Service(now.digest, now.before[:keep]) for name, now in catalog.places.items()}
     needed = {digest for now in places.values() for digest in (now.digest, *now.before)}
     gone = (set(catalog.bundles) | present | set(catalog.deleting)) - needed
-    if not gone:
+    if gone == set(catalog.deleting):
         return None
     bundles = {digest: bundle for digest, bundle in catalog.bundles.items() if digest not in gone}
     return logged(replace(catalog, bundles=bundles, places=places, deleting=tuple(sorted(gone))), note, "gc")

@@ -41,6 +41,7 @@ class KeyRing:
         self.folders = tuple(folders)
         self._ask = passphrase
         self._known: dict[str, str] = {}
+        self._opened: dict[Path, Any] = {}
 
     def create(self, role: str, *, passphrase: str | None = None) -> Signer:
         """Makes a key and its file, readable only by this user.
@@ -129,7 +130,9 @@ class KeyRing:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
-            return load_pem_private_key(path.read_bytes(), self._passphrase(role).encode())
+            if path not in self._opened:
+                self._opened[path] = load_pem_private_key(path.read_bytes(), self._passphrase(role).encode())
+            return self._opened[path]
         except (ValueError, TypeError) as error:
             raise RegistryError(f"{path} cannot be opened: wrong passphrase, or the file is damaged") from error
         except OSError as error:

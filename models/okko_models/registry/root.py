@@ -131,6 +131,41 @@ def init(
     return data
 
 
+def rotate(
+    publisher: Publisher, role: str = "", old: str = "", *, lost: bool = False, uri: str = "", why: str = ""
+) -> Draft:
+    """Replaces a key, all at once if enough root keys are at hand; goes on if that was interrupted.
+
+    Args:
+        publisher: whoever does it.
+        role: whose key; empty: all keys stay, only the root's own lifetime is renewed.
+        old: the beginning of the old key's id; empty: the role has but one. A key that nobody trusts any more is no
+            error, so that the same command can be given again.
+        lost: the old key is not at hand any more.
+        uri: the new key is in a key service; empty: a new file.
+        why: for the log.
+
+    Returns:
+        What was brought in; or, if it is not complete, what others have to sign first.
+
+    Raises:
+        RegistryError: it cannot be done.
+    """
+    seen = _look(publisher, lost=lost)
+    if seen.catalog.rotating:
+        finish_rotation(publisher, lost=lost, why=why)
+        return Draft(b"")
+    root = seen.trusted.root
+    holders = root.roles[role].keyids if role in ROLES else ()
+    past = _all_keys(publisher, root) - set(holders)
+    if old and not any(keyid.startswith(old) for keyid in holders) and any(keyid.startswith(old) for keyid in past):
+        return Draft(b"")
+    draft = draft_rotation(publisher, role, old, lost=lost, uri=uri)
+    if draft.complete:
+        finish_rotation(publisher, draft.data, lost=lost, why=why)
+    return draft
+
+
 def draft_rotation(publisher: Publisher, role: str = "", old: str = "", *, lost: bool = False, uri: str = "") -> Draft:
     """Writes new root metadata, with a new key for a role instead of an old one, and signs what can be signed here.
 
