@@ -80,6 +80,7 @@ def test_a_password_too_short_or_too_long_is_refused(password: str) -> None:
         HASH + "\n",
         HASH.replace("scrypt", "bcrypt"),
     ],
+    ids=["empty", "a password", "too dear", "too wide", "cut short", "a line more", "another method"],
 )
 def test_a_hash_that_okko_did_not_make_is_refused_before_it_costs_memory(text: str) -> None:
     with pytest.raises(OkkoError, match="okko config password"):
