@@ -226,7 +226,7 @@ class Publisher:
         trusted = seen.trusted
         if changed.entry is not None:
             self._write(changed.entry.key(), changed.entry.encode())
-        sign = self._signing(roots)
+        sign = signing(self.ring, roots)
         days = days_of(roots[-1])
         if roots[-1].is_expired(moment(at)):
             raise RegistryError(
@@ -306,16 +306,30 @@ class Publisher:
                 "Remove it and try again"
             )
 
-    def _signing(self, roots: tuple[Root, ...]) -> Callable[[str, Metadata[Any]], None]:
-        found: dict[str, list[Any]] = {}
 
-        def sign(role: str, metadata: Metadata[Any]) -> None:
-            if role not in found:
-                found[role] = signers_for(self.ring, roots, role)
+def signing(ring: KeyRing, roots: tuple[Root, ...]) -> Callable[[str, Metadata[Any]], None]:
+    """Returns what signs metadata so that every one of `roots` accepts them, and makes sure of it.
+
+    Args:
+        ring: the keys at hand.
+        roots: who may sign what; more than one while keys are replaced.
+    """
+    from tuf.api.exceptions import RepositoryError
+
+    found: dict[str, list[Any]] = {}
+
+    def sign(role: str, metadata: Metadata[Any]) -> None:
+        if role not in found:
+            found[role] = signers_for(ring, roots, role)
+        try:
             for signer in found[role]:
                 metadata.sign(signer, append=True)
+            for root in roots:
+                root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except RepositoryError as error:
+            raise RegistryError(f"signing as {role} failed: {error}") from error
 
-        return sign
+    return sign
 
 
 def signers_for(ring: KeyRing, roots: tuple[Root, ...], role: str) -> list[Any]:

@@ -33,7 +33,7 @@ from okko_models.registry.metadata import (
     root_fields,
     signed_at,
 )
-from okko_models.registry.publisher import FUTURE_S, TRIES, Publisher, Seen, signers_for
+from okko_models.registry.publisher import FUTURE_S, TRIES, Publisher, Seen, signers_for, signing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,11 +109,7 @@ def init(
     signers_for(publisher.ring, (root,), "root")
     changed = catalogs.logged(Catalog(), Note(publisher.who, at), "init")
 
-    def sign(role: str, metadata: Metadata[Any]) -> None:
-        for signer in signers_for(publisher.ring, (root,), role):
-            metadata.sign(signer, append=True)
-
-    release = compose(changed.catalog, Versions(1, 1, 1), at, days_of(root), sign)
+    release = compose(changed.catalog, Versions(1, 1, 1), at, days_of(root), signing(publisher.ring, (root,)))
     publisher.enroll(data)
     assert changed.entry is not None
     store.put_new(changed.entry.key(), changed.entry.encode())

@@ -170,4 +170,7 @@ class S3Store:
 
 
 def _status(error: Any) -> int:
+    """The HTTP status; 0 for a bucket that is not there, which is no answer about a file."""
+    if error.response.get("Error", {}).get("Code") == "NoSuchBucket":
+        return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

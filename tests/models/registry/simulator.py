@@ -64,8 +64,8 @@ class MemoryStore:
 class Server:
     """What stands between a registry and a device: serves `files`, as it likes.
 
-    `replies` says for a key what is sent instead: bytes, or a function from (key, start) to pieces; `offline` and
-    `pieces` (bytes at a time) are for all; `seconds_per_piece` goes by on `clock`; `asked` remembers what was read.
+    `replies` says for a key what is sent instead: bytes, or a function from (key, start) to pieces; `pieces` is how
+    many bytes go at a time; `cut_after` so many pieces of bundles the connection is lost; `asked` is what was read.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -94,7 +94,7 @@ class Server:
         data = reply[start:]
         for at in range(0, len(data), self.pieces):
             self.monotonic += self.seconds_per_piece
-            if self.cut_after is not None:
+            if self.cut_after is not None and key.startswith("bundles/"):
                 if self.cut_after <= 0:
                     raise OfflineError("connection lost")
                 self.cut_after -= 1

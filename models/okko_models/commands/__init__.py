@@ -1,0 +1,1 @@
+"""Commands about models themselves, which neither train nor sort."""
