@@ -210,7 +210,9 @@ def publish(place: Place, bundle: Path, channel: str, why: str) -> None:
 @click.pass_obj
 def promote(place: Place, what: str, channel: str, why: str) -> None:
     """Put a bundle of the registry in service in a channel."""
-    _said(place.publisher().promote(what, channel, why), f"{what} is in service in {channel}")
+    publisher = place.publisher()
+    changed = publisher.promote(what, channel, why)
+    _said(changed, f"{publisher.look().catalog.resolve(channel)[:12]} is in service in {channel}")
 
 
 @registry.command()

@@ -81,10 +81,10 @@ def show(reader: Publisher, seen: Any, what: str, as_json: bool) -> None:
         _json({"digest": digest, "manifest": manifest, "log": entries})
         return
     click.echo(f"{manifest.name} {manifest.version}, made {manifest.created}")
-    click.echo(f"digest   {digest}")
-    click.echo(f"labels   {', '.join(manifest.labels)}; {manifest.model.precision}")
+    click.echo(f"{'digest':<18} {digest}")
+    click.echo(f"{'labels':<18} {', '.join(manifest.labels)}; {manifest.model.precision}")
     for name, metric in manifest.metrics.items():
-        click.echo(f"{name:<8} {metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})")
+        click.echo(f"{name:<18} {metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})")
     for entry in entries:
         _line(entry)
 

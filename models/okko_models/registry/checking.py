@@ -6,9 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from okko_models import manifest as manifests
+import msgspec
+
 from okko_models.bundle import MANIFEST
 from okko_models.errors import OkkoError
+from okko_models.manifest import FileEntry  # noqa: TC001 (msgspec reads it at run time)
 from okko_models.registry.errors import UntrustedError
 from okko_models.registry.metadata import bundle_key, moment
 from okko_models.registry.publisher import read_log
@@ -78,9 +80,18 @@ def check(store: Store, seen: Seen, now: float) -> Report:
     return Report(tuple(errors), tuple(remarks), files, len(entries))
 
 
+class _Files(msgspec.Struct):
+    """What is asked of a manifest here, whichever version of okko wrote it."""
+
+    files: dict[str, FileEntry]
+
+
 def _check_bundle(store: Store, digest: str) -> int:
-    manifest = _read(store, bundle_key(digest, MANIFEST), digest)
-    entries = manifests.decode(manifest).files
+    key = bundle_key(digest, MANIFEST)
+    try:
+        entries = msgspec.json.decode(_read(store, key, digest), type=_Files).files
+    except msgspec.DecodeError as error:
+        raise UntrustedError(f"{store}/{key} is no manifest: {error}") from error
     for name, entry in entries.items():
         _read(store, bundle_key(digest, name), entry.sha256)
     return len(entries) + 1
