@@ -67,9 +67,10 @@ class S3Store:
 
     def read(self, key: str, start: int) -> Iterator[bytes]:
         """Yields a file from byte `start` on."""
-        reply = self._try("get_object", key, **({"Range": f"bytes={start}-"} if start else {}))
+        # To whoever may not list a bucket, S3 says of a missing file that it is forbidden.
+        reply = self._try("get_object", key, missing=(403, 404), **({"Range": f"bytes={start}-"} if start else {}))
         if reply is None:
-            raise MissingError(f"{self} has no {key}")
+            raise MissingError(f"{self} has no {key}, or it may not be read with these credentials")
         try:
             yield from reply["Body"].iter_chunks(CHUNK_BYTES)
         except Exception as error:  # urllib3's and botocore's, which share no base class
@@ -125,13 +126,13 @@ class S3Store:
             return True
         raise OfflineError(f"{self}/{key}: others write the same file all the time; try again")
 
-    def _try(self, operation: str, key: str, **arguments: Any) -> Any:
+    def _try(self, operation: str, key: str, *, missing: tuple[int, ...] = (404,), **arguments: Any) -> Any:
         from botocore.exceptions import ClientError
 
         try:
             return self._call(operation, Key=self.prefix + check_key(key), **arguments)
         except RegistryError as error:
-            if isinstance(error.__cause__, ClientError) and _status(error.__cause__) == 404:
+            if isinstance(error.__cause__, ClientError) and _status(error.__cause__) in missing:
                 return None
             raise
 

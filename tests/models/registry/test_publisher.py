@@ -474,3 +474,15 @@ def test_a_registry_is_static_files_that_a_person_can_read(tmp_path, redness_bun
     assert Bundle.open(tmp_path / "registry" / "bundles" / bundle.digest).digest == bundle.digest
     signed = json.loads((tmp_path / "registry" / "metadata" / "2.targets.json").read_bytes())["signed"]
     assert signed["targets"]["channels/stable.json"]["hashes"]["sha256"] == bundle.digest
+
+
+def test_a_swap_whose_answer_was_lost_counts_once(simulator):
+    class Forgetful(MemoryStore):
+        def put_if(self, key, data, tag):
+            super().put_if(key, data, tag)
+            return False
+
+    store = Forgetful()
+    store.files = simulator.store.files
+    assert simulator.someone("bob", store=store).publish(simulator.bundle("1"), "stable")
+    assert story(simulator.publisher) == [("init", ""), ("publish", "channels/stable")]

@@ -140,3 +140,32 @@ def test_what_interrupted_writes_left_is_removed(tmp_path):
     assert store.list("") == ["log/1.json"]
     assert store.delete_leftovers() == 1
     assert not (tmp_path / "registry" / "log" / ".new-abc").exists()
+
+
+def test_a_device_that_may_not_list_a_bucket_takes_forbidden_for_missing(s3):
+    from botocore.stub import Stubber
+
+    s3.get("a.json")
+    with Stubber(s3._client) as stub:
+        stub.add_client_error("get_object", "AccessDenied", http_status_code=403)
+        with pytest.raises(MissingError, match="may not be read"):
+            list(s3.read("metadata/2.root.json", 0))
+        stub.add_client_error("get_object", "AccessDenied", http_status_code=403)
+        with pytest.raises(RegistryError, match="AccessDenied"):
+            s3.get("metadata/timestamp.json")
+
+
+def test_writes_that_met_in_the_store_are_tried_again_and_those_that_lost_are_not(s3):
+    from botocore.stub import Stubber
+
+    s3.get("a.json")
+    with Stubber(s3._client) as stub:
+        stub.add_client_error("put_object", "ConditionalRequestConflict", http_status_code=409)
+        stub.add_response("put_object", {})
+        assert s3.put_new("a.json", b"")
+        stub.add_client_error("put_object", "ConditionalRequestConflict", http_status_code=409)
+        stub.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
+        assert not s3.put_if("a.json", b"", '"0"')
+        stub.add_client_error("put_object", "InternalError", http_status_code=500)
+        with pytest.raises(OfflineError):
+            s3.put_new("a.json", b"")
