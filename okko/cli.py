@@ -38,6 +38,7 @@ _COMMANDS = {
     "config": _Entry("okko_edge.commands.config:config", None, "Check, show or write a configuration file."),
     "doctor": _Entry("okko_edge.commands.doctor:doctor", None, "Say what is wrong with this device, and what to do."),
     "bench": _Entry("okko_edge.commands.bench:bench", None, "Measure how fast this device classifies."),
+    "registry": _Entry("okko_models.commands.registry:registry", "registry", "Publish models to devices, signed."),
     "completion": _Entry("okko.completion:completion", None, "Print the completion script for your shell."),
 }
 

@@ -21,6 +21,7 @@ COMMANDS = [
     "config",
     "doctor",
     "bench",
+    "registry",
     "completion",
 ]
 
