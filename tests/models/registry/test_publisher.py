@@ -104,6 +104,15 @@ def test_going_back_goes_to_the_one_before_each_time_and_never_forward(simulator
         publisher.roll_back(to=digests[1])
 
 
+def test_a_bundle_that_came_back_by_promotion_is_not_gone_back_to_twice(simulator):
+    first, second = simulator.release("1"), simulator.release("2")
+    simulator.publisher.promote(first.digest)
+    simulator.publisher.roll_back()
+    assert simulator.publisher.look().catalog.resolve("stable") == second.digest
+    with pytest.raises(MissingError, match="no other bundle"):
+        simulator.publisher.roll_back()
+
+
 def test_a_bundle_that_devices_would_refuse_is_not_published(simulator, redness_bundle):
     before = simulator.past()
     bundle = Bundle.open(redness_bundle(model=b"not a model"))
