@@ -148,7 +148,7 @@ def rotate(
         RegistryError: it cannot be done.
     """
     seen = _look(publisher, lost=lost)
-    if seen.catalog.rotating:
+    if seen.catalog.rotating or _next_root(publisher, seen):
         finish_rotation(publisher, lost=lost, why=why)
         return Draft(b"")
     root = seen.trusted.root
@@ -245,6 +245,8 @@ def _step(publisher: Publisher, draft: bytes, *, lost: bool, why: str) -> bool:
     """Does what comes next; returns whether that was all."""
     store, seen = publisher.store, _look(publisher, lost=lost)
     present, catalog = seen.trusted.root, seen.catalog
+    if not draft and not catalog.rotating:
+        draft = _next_root(publisher, seen)
     digest = hashlib.sha256(draft).hexdigest() if draft else catalog.rotating
     if not digest:
         raise MissingError("no new keys are being brought in; begin with: okko registry rotate-key ROLE")
@@ -298,6 +300,12 @@ def _look(publisher: Publisher, *, lost: bool) -> Seen:
         if not lost or max(versions, default=1) < 2:
             raise
         return publisher.look(last_root=max(versions) - 1)
+
+
+def _next_root(publisher: Publisher, seen: Seen) -> bytes:
+    """A root that is there but not followed yet, because metadata signed by its keys are not; else empty."""
+    stored = publisher.store.get(metadata_key("root", seen.trusted.root.version + 1))
+    return stored.data if stored else b""
 
 
 def _time(publisher: Publisher, seen: Seen, coming: Root) -> float:

@@ -402,6 +402,31 @@ def test_kill_matrix_wherever_a_publisher_dies_devices_are_served_and_trying_aga
     assert sum(after for _, after in points) >= 4
 
 
+def test_kill_matrix_replacing_a_lost_key_can_be_interrupted_anywhere(tmp_path, redness_bundle):
+    """Nobody has the old key, so devices wait until all is done; what they run goes on running."""
+    world = World(tmp_path / "sim", redness_bundle)
+    (lost,) = (world.simulator.folder / "keys").glob("timestamp-*.pem")
+    lost.unlink()
+    world.ring = KeyRing([lost.parent], lambda _: "correct horse")
+
+    def act(publisher):
+        rotate(publisher, "timestamp", world.values["old"]["timestamp"], lost=True)
+
+    whole, _, _, _ = world.copy()
+    act(whole)
+    points = kill_points(whole.store.done)
+    for point, after in points:
+        dying, store, after_it, folder = world.copy(point, after=after)
+        with pytest.raises(KilledError):
+            act(dying)
+        world.simulator.time += 60
+        act(after_it)
+        assert world.accepted(store, folder) == world.values["second"].digest
+        assert story(after_it)[-1] == ("rotate-key", "")
+        sound(after_it)
+    print(f"rotate-key --lost: killed at {len(points)} points")
+
+
 def test_kill_matrix_making_a_registry_can_be_interrupted_anywhere(tmp_path):
     def someone(folder, store):
         return Publisher(store, KeyRing([folder / "keys"], lambda _: "x"), folder / "t", who="ada", clock=lambda: 1.7e9)
