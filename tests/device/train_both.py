@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from packages import CACHE, REPOSITORY
 
+from okko_models.manifest import SCHEMA_VERSION
+
 if TYPE_CHECKING:
     from okko_train.variants import Measured
 
@@ -19,20 +21,20 @@ PHOTOS = REPOSITORY / "train/samples/marbles/one_rig"
 
 
 def trained(precision: str) -> Path:
-    """Returns a bundle in the cache that ships as "float32" or "int8"; trains it if there is none."""
-    out = CACHE / "bundles" / precision
+    """Returns a bundle in the cache that ships as "float32" or "int8"; trains it if there is none of today's format."""
+    out = CACHE / "bundles" / f"{precision}-{SCHEMA_VERSION}"
     if not out.is_dir():
         subprocess.run([sys.executable, __file__, precision, out], check=True, stdout=subprocess.DEVNULL)
     return out
 
 
 def _train(precision: str, out: Path) -> None:
-    from okko_train import training
+    from okko_train import candidates
 
     def choose(float32: Measured, int8: Measured) -> Measured:
         return {"float32": float32, "int8": int8}[precision]
 
-    training.choose = choose
+    candidates.choose = choose
     out.parent.mkdir(parents=True, exist_ok=True)
     sys.argv = ["okko", "train", str(PHOTOS), "-o", str(out), "--workers", "1"]
     from okko.cli import main
