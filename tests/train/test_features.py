@@ -130,7 +130,8 @@ def test_int8_ships_only_when_it_is_faster_and_not_worse():
     noise = random.normal(0, 0.05, 400)
     as_good, worse = losses + noise - noise.mean(), losses + 0.05 + noise
     assert choose(measured("float32", 9, losses), measured("int8", 4, as_good)).precision == "int8"
-    assert choose(measured("float32", 9, losses), measured("int8", 10, as_good)).precision == "float32"
+    assert choose(measured("float32", 9, losses), measured("int8", 10, as_good)).precision == "int8"
+    assert choose(measured("float32", 9, losses), measured("int8", 20, as_good)).precision == "float32"
     assert choose(measured("float32", 9, losses), measured("int8", 4, worse)).precision == "float32"
     assert choose(measured("float32", 9, losses), measured("int8", 4, as_good, costs=worse)).precision == "float32"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import ipaddress
 import os
@@ -187,6 +188,8 @@ class Dashboard:
             self._thread.join(_CLOSE_S)
         if self._socket is not None:
             self._socket.close()
+        # A connection that was accepted, but that no task had taken over yet, is only let go by the collector.
+        gc.collect()
 
     def _serve_until_closed(self) -> None:
         with contextlib.suppress(OSError):  # sorting goes first where processors are short
