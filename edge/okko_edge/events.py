@@ -36,6 +36,12 @@ class Event(enum.StrEnum):
     UPLOAD_FAILED = "upload_failures"
     MQTT_LOST = "mqtt_lost"
     DASHBOARD_FAILED = "dashboard_failures"
+    UPDATE_FETCHED = "updates_fetched"
+    UPDATE_SWITCHED = "updates_switched"
+    UPDATE_CONFIRMED = "updates_confirmed"
+    UPDATE_REJECTED = "updates_rejected"
+    UPDATE_ROLLED_BACK = "updates_rolled_back"
+    UPDATE_FAILED = "update_failures"
 
 
 class Counters:

@@ -144,6 +144,42 @@ class MqttSettings(_Section, frozen=True):
     device: Annotated[str, Meta(description="this device's name; empty: the host's name")] = ""
 
 
+class UpdatesSettings(_Section, frozen=True):
+    """New models, brought by a network or a USB stick, tried beside the one in service, and gone back from."""
+
+    enabled: Annotated[bool, Meta(description="sort with the newest model that proved itself, bundle until then")] = (
+        False
+    )
+    folder: Annotated[str, Meta(description="models; empty: in the user's state folder", extra=_PLACE)] = ""
+    registry: Annotated[
+        str, Meta(description="a folder, s3://, https:// or http://; empty: as enrolled (okko device enroll)")
+    ] = ""
+    endpoint_url: Annotated[str, Meta(description="another S3 than Amazon's")] = ""
+    channel: Annotated[Literal["stable", "candidate"], Meta(description="which channel this device follows")] = "stable"
+    device: Annotated[str, Meta(description="this device's name in the registry; empty: the host's name")] = ""
+    poll_s: Annotated[float, Meta(ge=5, le=604_800, description="seconds between looks at the registry")] = 3600.0
+    max_mb: Annotated[float, Meta(ge=1, le=256, description="megabytes; a larger model is not fetched")] = 64.0
+    fetch_memory_mb: Annotated[
+        float, Meta(ge=64, le=4096, description="megabytes that the fetching process may allocate")
+    ] = 256.0
+    latency_ms: Annotated[float, Meta(gt=0, le=60_000, description="a new model may take so long for a frame")] = 200.0
+    shadow_marbles: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="marbles that it judges beside the old one; 0: none")
+    ] = 200
+    agreement: Annotated[Share, Meta(description="at least this share with the old model's verdict")] = 0.9
+    more_uncertain: Annotated[Share, Meta(description="its share of UNCERTAIN may be larger by so much")] = 0.05
+    times_slower: Annotated[float, Meta(ge=1, le=100, description="it may take so many times the old one's time")] = 2.0
+    probation_marbles: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="marbles that it sorts before it counts as proven")
+    ] = 100
+    probation_errors: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="more failures than these before that: back to the old model")
+    ] = 2
+    probation_starts: Annotated[
+        int, Meta(ge=1, le=100, description="so many starts that ended badly before that: back to the old model")
+    ] = 3
+
+
 class Settings(_Section, frozen=True):
     """The whole file."""
 
@@ -158,3 +194,4 @@ class Settings(_Section, frozen=True):
     outbox: OutboxSettings = msgspec.field(default_factory=OutboxSettings)
     dashboard: DashboardSettings = msgspec.field(default_factory=DashboardSettings)
     mqtt: MqttSettings = msgspec.field(default_factory=MqttSettings)
+    updates: UpdatesSettings = msgspec.field(default_factory=UpdatesSettings)
