@@ -1,4 +1,4 @@
-"""What is running, as facts that never change during a run: for the dashboard, the metrics and MQTT to show.
+"""What is running, as facts that change only when the model does: for the dashboard, the metrics and MQTT to show.
 
 Taken from a bundle's manifest and from what the command opened; nothing here looks at the machine.
 """
@@ -109,6 +109,10 @@ class About:
     gate: str
     device: str
     okko: str
+
+    def with_model(self, manifest: Manifest, digest: str) -> About:
+        """Returns the same of another model."""
+        return About.of(manifest, digest, camera=self.camera, gate=self.gate, device=self.device, okko=self.okko)
 
     @classmethod
     def of(cls, manifest: Manifest, digest: str, *, camera: str, gate: str, device: str, okko: str) -> About:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from okko_edge.camera import CameraError, CameraTimeoutError, CorruptFrameError
@@ -45,7 +46,7 @@ class Agent:
         sorter: decides, and moves the gate.
         tally: counts.
         journal: remembers.
-        labels: the model's labels, in the order of its probabilities.
+        labels: the model's labels, in the order of its probabilities; those that a decision's judge has go first.
         clock: says when a marble was sorted.
         listeners: hear of each decision after the gate has moved, on the sorting thread; they must return at once.
         watchers: see each frame, after it was decided about; they must return at once.
@@ -82,6 +83,7 @@ class Agent:
         self._heartbeat = heartbeat
         self._stopped = False
         self._frames = 0
+        self._calls: deque[Callable[[], None]] = deque()
 
     @property
     def stopped(self) -> bool:
@@ -109,6 +111,21 @@ class Agent:
         """Sends the gate to a verdict's position, for a person who looks; raises `GateError` if it cannot now."""
         self._sorter.gate.test(Position.of(verdict))
 
+    def call_between_frames(self, call: Callable[[], None]) -> None:
+        """Has `call` made on the sorting thread, after what the frame in hand shows was decided. Any thread may ask.
+
+        It is never made when no further frame is read; see `withdraw`. It must return at once.
+        """
+        self._calls.append(call)
+
+    def withdraw(self, call: Callable[[], None]) -> bool:
+        """Takes back what `call_between_frames` was given; returns False if it was made, or is being made."""
+        try:
+            self._calls.remove(call)
+        except ValueError:
+            return False
+        return True
+
     def run(self, count: int | None = None) -> Summary:
         """Sorts until there are `count` decisions, the camera has no more frames, or `stop` is called.
 
@@ -117,6 +134,8 @@ class Agent:
         """
         start_s = time.perf_counter()
         while not self._stopped and (count is None or self._tally.decisions < count):
+            if self._calls:
+                self._make_call()
             try:
                 frame = self._camera.read(self._patience_s())
             except CameraTimeoutError:
@@ -161,6 +180,16 @@ class Agent:
             except Exception:  # likewise
                 self._sorter.counters.add(Event.LISTENER_FAILED)
 
+    def _make_call(self) -> None:
+        try:
+            call = self._calls.popleft()
+        except IndexError:  # withdrawn in the last moment
+            return
+        try:
+            call()
+        except Exception:  # likewise
+            self._sorter.counters.add(Event.LISTENER_FAILED)
+
     def _beat(self) -> None:
         try:
             self._heartbeat()
@@ -169,6 +198,7 @@ class Agent:
 
     def _remember(self, decision: Decision) -> None:
         frame, said = decision.frame, decision.classification
+        labels = decision.judge.labels if decision.judge else self._labels
         self._journal.append(
             Entry(
                 number=decision.number,
@@ -176,7 +206,7 @@ class Agent:
                 monotonic_s=decision.decided_at_s,
                 verdict=decision.verdict.value,
                 label=said.label if said else None,
-                probability=dict(zip(self._labels, said.probability.tolist(), strict=True)) if said else None,
+                probability=dict(zip(labels, said.probability.tolist(), strict=True)) if said else None,
                 truth=frame.truth if frame else None,
                 photo=frame.photo if frame else None,
                 error=decision.error,

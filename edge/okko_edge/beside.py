@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from okko_edge.events import Counters
     from okko_edge.frame import Frame
     from okko_edge.journal import RunRecord
+    from okko_edge.mqtt import Mqtt
     from okko_edge.outbox import Outbox
     from okko_edge.settings import Settings
-    from okko_edge.sorter import Decision
+    from okko_edge.sorter import Decision, Judge
     from okko_models.bundle import Bundle
 
 _NOTED_EVERY_S = 1.0
@@ -41,9 +42,9 @@ class Surroundings:
 
     Attributes:
         settings: of all of them.
-        bundle: the model that sorts.
-        run: this run, for the journal.
-        about: facts for people.
+        bundle: the model that sorts, at the start.
+        run: this run, for the journal; likewise.
+        about: facts for people; likewise.
         counters: the counted events.
         clock: the monotonic clock of the path.
         journal: the journal's file.
@@ -84,6 +85,17 @@ class Beside:
             self._add(frames.hear, frames.close)
         self._outbox = self._or_without("the outbox", self._open_outbox) if settings.outbox.enabled else None
         self.dashboard: Dashboard | None = None
+        self._mqtt: Mqtt | None = None
+
+    def change_model(self, run: RunRecord, about: About, judge: Judge) -> None:
+        """Lets every part know another model from now on. For the sorting thread, between two decisions."""
+        self.journal.begin(run)
+        if self._outbox is not None:
+            self._outbox.change_model(judge)
+        if self.dashboard is not None:
+            self.dashboard.change_model(about)
+        if self._mqtt is not None:
+            self._mqtt.change_model(about)
 
     def show(self, controls: Controls) -> None:
         """Starts what people look at and press: the dashboard and MQTT, as far as they are set."""
@@ -91,7 +103,7 @@ class Beside:
         if settings.dashboard.listen:
             self.dashboard = self._or_without("the dashboard", lambda: self._open_dashboard(controls, self._outbox))
         if settings.mqtt.host:
-            self._or_without("MQTT", lambda: self._open_mqtt(controls))
+            self._mqtt = self._or_without("MQTT", lambda: self._open_mqtt(controls))
 
     def note_events(self) -> None:
         """Writes into the journal what was counted since the last time, at most once a second."""
@@ -153,7 +165,7 @@ class Beside:
         self.watchers.append(dashboard.see)
         return dashboard
 
-    def _open_mqtt(self, controls: Controls) -> None:
+    def _open_mqtt(self, controls: Controls) -> Mqtt:
         from okko_edge.mqtt import Mqtt
 
         given = self._given
@@ -167,6 +179,7 @@ class Beside:
         )
         mqtt.start()
         self._add(mqtt.hear, mqtt.close)
+        return mqtt
 
 
 def journal_path(settings: Settings) -> Path:

@@ -210,6 +210,11 @@ class Mqtt:
         self._client.loop_start()
         self._thread.start()
 
+    def change_model(self, about: About) -> None:
+        """Tells Home Assistant of another model as soon as there is a connection; returns at once."""
+        self._about = about
+        self._greeted = False
+
     def hear(self, decision: Decision) -> None:
         """Takes a decision; returns at once. For the sorting path's thread."""
         said = decision.classification

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from okko_edge.frame import Frame
     from okko_edge.gate import Gate
     from okko_edge.trigger import Trigger
+    from okko_models.bundle import Bundle
     from okko_models.classifier import Classification
     from okko_models.decision import DecisionRule
 
@@ -53,6 +54,26 @@ class Outcome(enum.StrEnum):
     TWO = "two"
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Which model decides, and what must be known of it to understand what it says.
+
+    Attributes:
+        digest: names its bundle.
+        labels: what its probabilities are of, in their order.
+        rule: its decision rule.
+    """
+
+    digest: str
+    labels: tuple[str, ...]
+    rule: DecisionRule
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Judge:
+        """Returns what there is to know of a bundle's model."""
+        return cls(bundle.digest, bundle.manifest.labels, bundle.manifest.decision)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
     """What was decided about one marble.
@@ -67,6 +88,8 @@ class Decision:
         inference_ms: time in the classifier.
         path_ms: time from the frame in hand to the gate command.
         outcome: what was in view; the gate rests for an empty slot, and nothing was sorted.
+        judge: which model was in service; None if the sorter was not told.
+        late: whether the model had a frame in time, and its verdict came too late.
     """
 
     number: int
@@ -78,6 +101,8 @@ class Decision:
     inference_ms: float
     path_ms: float
     outcome: Outcome = Outcome.MARBLE
+    judge: Judge | None = None
+    late: bool = False
 
 
 def is_black(image: NDArray[np.uint8]) -> bool:
@@ -110,6 +135,7 @@ class Sorter:
         empty_labels: most probable labels that mean an empty slot.
         two_labels: most probable labels that mean several marbles.
         two_verdict: where several marbles go; see `verdict_of_two`.
+        judge: which model the classifier is; every decision carries it.
         counters: count what happens beside the verdicts.
         stopwatch: seconds in real time, for the timings.
 
@@ -128,6 +154,7 @@ class Sorter:
         empty_labels: Collection[str] = (),
         two_labels: Collection[str] = (),
         two_verdict: Verdict = Verdict.UNCERTAIN,
+        judge: Judge | None = None,
         counters: Counters | None = None,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -146,11 +173,18 @@ class Sorter:
         self._empty_labels = frozenset(empty_labels)
         self._two_labels = frozenset(two_labels)
         self._two_verdict = two_verdict
+        self._judging = judge
         self._stopwatch = stopwatch
         self._decided = 0
         self._newest_s = -math.inf
         self._waiting: deque[float] = deque()
         self._paused = self._rests = False
+
+    def change_model(self, classifier: Classifies, judge: Judge) -> Classifies:
+        """Lets another model decide from the next frame on; returns the one before. For the sorting thread only."""
+        before = self._classifier
+        self._classifier, self._judging, self._two_verdict = classifier, judge, verdict_of_two(judge.rule)
+        return before
 
     @property
     def paused(self) -> bool:
@@ -237,14 +271,15 @@ class Sorter:
         decisions = []
         for arrived_s in arrivals:
             verdict, outcome = Verdict.KO, Outcome.MARBLE
-            said = error
+            said, late = error, False
             if said is None and self._clock.now_s() - arrived_s >= self._deadline_s:
                 said = f"the verdict came {self._clock.now_s() - arrived_s:.2f} s after the marble"
                 self.counters.add(Event.DEADLINE_MISSED)
+                late = True
             elif said is None and classification is not None:
                 verdict, outcome = self._judge(classification, len(arrivals))
             decisions.append(
-                self._send(arrived_s, verdict, outcome, frame, classification, said, inference_ms, in_hand)
+                self._send(arrived_s, verdict, outcome, frame, classification, said, inference_ms, in_hand, late=late)
             )
         return decisions
 
@@ -284,6 +319,8 @@ class Sorter:
         error: str | None,
         inference_ms: float,
         in_hand: float,
+        *,
+        late: bool = False,
     ) -> Decision:
         """Commands the gate, and only then writes down what was decided."""
         position = Position.REST if outcome is Outcome.EMPTY else Position.of(verdict)
@@ -296,13 +333,26 @@ class Sorter:
             error, verdict = "; ".join(filter(None, (error, moved))), Verdict.KO
         else:
             if not in_time:
-                late = "the verdict came when the marble had reached the gate"
-                error, verdict = "; ".join(filter(None, (error, late))), Verdict.KO
+                missed = "the verdict came when the marble had reached the gate"
+                error, verdict = "; ".join(filter(None, (error, missed))), Verdict.KO
+                late = late or classification is not None
         done = self._stopwatch()
         self._decided += 1
         path_ms = (done - in_hand) * 1000
         now_s = self._clock.now_s()
-        return Decision(self._decided, verdict, frame, classification, error, now_s, inference_ms, path_ms, outcome)
+        return Decision(
+            self._decided,
+            verdict,
+            frame,
+            classification,
+            error,
+            now_s,
+            inference_ms,
+            path_ms,
+            outcome,
+            self._judging,
+            late,
+        )
 
     def _command(self, command: Callable[[], None]) -> None:
         """Gives the gate an order that belongs to no decision; it counts its own failures."""

@@ -105,13 +105,17 @@ class Tally:
     """
 
     def __init__(self, labels: Iterable[str], ok_labels: Iterable[str]) -> None:
-        self._labels = frozenset(labels)
-        self._ok_labels = frozenset(ok_labels)
+        self.change_labels(labels, ok_labels)
         self._verdicts: Counter[Verdict] = Counter()
         self._outcomes: Counter[Outcome] = Counter()
         self._with_truth = self._false_ok = self._false_ko = self._errors = 0
         self._path_ms = _Latest()
         self._inference_ms = _Latest()
+
+    def change_labels(self, labels: Iterable[str], ok_labels: Iterable[str]) -> None:
+        """From now on these are the labels that the model knows, and those that count as good."""
+        self._labels = frozenset(labels)
+        self._ok_labels = frozenset(ok_labels)
 
     @property
     def decisions(self) -> int:

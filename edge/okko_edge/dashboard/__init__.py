@@ -143,6 +143,10 @@ class Dashboard:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
 
+    def change_model(self, about: About) -> None:
+        """Shows another model from now on; returns at once."""
+        self._app.about = about
+
     def hear(self, decision: Decision) -> None:
         """Takes a decision; returns at once. For the sorting path's thread."""
         self.marbles.hear(decision)

@@ -96,6 +96,9 @@ class App:
         password_hash: made by `hash_password`; empty: no password is asked for.
         names: names of this device, under which its pages may be opened.
         now_s: seconds on a clock that never jumps.
+
+    Attributes:
+        about: the model and what stands around it; another when the model changes.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class App:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run = uuid.uuid4().hex[:12]
+        self.about = parts.about
         self._parts = parts
         self._password_hash = password_hash
         self._names = names
@@ -223,14 +227,14 @@ class App:
             parts.marbles.hold()
         state = State(
             run=self.run,
-            about=parts.about,
+            about=self.about,
             paused=parts.controls.paused,
             can_correct=parts.corrections is not None,
             has_password=bool(self._password_hash),
             statistics=parts.statistics.snapshot(),
             events=parts.counters.snapshot(),
-            view=view_of(parts.live, parts.about),
-            marbles=[shown(marble, parts.about, now_s) for marble in parts.marbles.latest(SHOWN)],
+            view=view_of(parts.live, self.about),
+            marbles=[shown(marble, self.about, now_s) for marble in parts.marbles.latest(SHOWN)],
             machine=machine(),
         )
         return json_response(state)
@@ -252,7 +256,7 @@ class App:
 
     def _metrics(self, _: Request) -> Response:
         parts = self._parts
-        text = metrics.exposition(parts.about, parts.statistics, parts.counters, paused=parts.controls.paused)
+        text = metrics.exposition(self.about, parts.statistics, parts.counters, paused=parts.controls.paused)
         return Response(HTTPStatus.OK, text.encode(), metrics.CONTENT_TYPE)
 
     async def _pause(self, _: Request) -> Response:
@@ -274,7 +278,7 @@ class App:
         wanted = msgspec.json.decode(request.body, type=_Correction)
         if self._parts.corrections is None:
             raise OkkoError("corrections have nowhere to go: set outbox.enabled in the settings")
-        if wanted.label not in self._parts.about.labels:
+        if wanted.label not in self.about.labels:
             raise OkkoError(f"the model has no label {wanted.label[:80]!r}")
         if wanted.run != self.run:
             raise OkkoError("okko was started anew meanwhile: reload the page")

@@ -118,13 +118,14 @@ def shown(marble: Marble, about: About, now_s: float) -> ShownMarble:
     """Returns what the page shows of a marble."""
     decision = marble.decision
     said = decision.classification
+    labels = decision.judge.labels if decision.judge else about.labels
     return ShownMarble(
         number=decision.number,
         ago_s=now_s - marble.at_s,
         verdict=decision.verdict.value,
         outcome=decision.outcome.value,
         label=said.label if said else None,
-        probability=dict(zip(about.labels, said.probability.tolist(), strict=True)) if said else None,
+        probability=dict(zip(labels, said.probability.tolist(), strict=True)) if said else None,
         probability_of_ok=_finite(said.probability_of_ok) if said else None,
         novelty=_finite(said.novelty) if said else None,
         error=decision.error,

@@ -60,7 +60,7 @@ _INCREMENTAL = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One start of the program: a row of the table `runs`, column by column."""
+    """Sorting with one model, from a start of the program or a change of the model on: a row of the table `runs`."""
 
     run: str
     started_unix_s: float
@@ -78,7 +78,7 @@ class Entry:
     """One marble: a row of the table `marbles`, column by column; run and bundle are added when it is written.
 
     Attributes:
-        number: counts the marbles of the run from 1.
+        number: counts the marbles from 1 since the start of the program, also where a change of the model began a run.
         unix_s: when it was sorted, seconds since 1970, as the device believed.
         monotonic_s: the same on the monotonic clock.
         verdict: OK, KO or UNCERTAIN.

@@ -35,6 +35,7 @@ _LOOK_FOR_OLD_EVERY_S = 3600.0
 _LARGEST_LOG_BYTES = 8_000_000
 _SHM_BYTES = 65_536
 _ROW_BYTES = 600
+_Row = tuple[RunRecord, Entry | Note]
 # Rows are added at one end and deleted at the other; SQLite's usual 2 MB of pages are memory for nothing.
 _CACHE_KB = 256
 
@@ -48,7 +49,7 @@ class Journal:
 
     Args:
         path: the SQLite file; made if missing, with its folders.
-        run: the run that the rows belong to.
+        run: the run that the rows belong to, until `begin` names another.
         warn: takes one sentence for the user.
         counters: hears of lost rows.
         settings: the limits of age and size; the file and its log together stay below the size.
@@ -92,7 +93,7 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
         self._limits: Limits | None = None
         self._looked_at_s = 0.0
-        self._queue: queue.Queue[Entry | Note | None] = queue.Queue(capacity)
+        self._queue: queue.Queue[_Row | None] = queue.Queue(capacity)
         # A daemon, because a disk that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._write_until_closed, name="journal", daemon=True)
         self._thread.start()
@@ -107,9 +108,13 @@ class Journal:
         """Notes that were accepted by nobody or could not be written."""
         return self._lost_by_path[Note] + self._lost_by_writer[Note]
 
+    def begin(self, run: RunRecord) -> None:
+        """Lets all rows that are taken from now on belong to another run; to be called where entries are appended."""
+        self._run = run
+
     def append(self, entry: Entry) -> None:
         """Takes an entry; returns at once, whatever the disk does."""
-        self._put(entry)
+        self._put((self._run, entry))
 
     def note(self, event: str, detail: str = "") -> None:
         """Takes something that happened beside the verdicts, stamped with the time now; returns at once.
@@ -118,9 +123,9 @@ class Journal:
         """
         note = Note(unix_s=self._clock.unix_s(), monotonic_s=self._clock.now_s(), event=str(event), detail=detail)
         if self._queue.qsize() > self._capacity // 2:
-            self._lose([note], self._lost_by_path)
+            self._lose([(self._run, note)], self._lost_by_path)
         else:
-            self._put(note)
+            self._put((self._run, note))
 
     def close(self) -> None:
         """Writes what waits, for 10 seconds at most, and closes the file."""
@@ -131,20 +136,20 @@ class Journal:
             self._lose([row for row in list(self._queue.queue) if row is not None], self._lost_by_path)
             self._tell("the disk does not answer")
 
-    def _put(self, row: Entry | Note) -> None:
+    def _put(self, row: _Row) -> None:
         try:
             self._queue.put_nowait(row)
         except queue.Full:
             self._lose([row], self._lost_by_path)
 
-    def _lose(self, rows: Sequence[Entry | Note], where: dict[type, int]) -> None:
-        for row in rows:
+    def _lose(self, rows: Sequence[_Row], where: dict[type, int]) -> None:
+        for _, row in rows:
             where[type(row)] += 1
         if self._counters is not None and rows:
             self._counters.add(Event.JOURNAL_LOST, len(rows))
 
     def _write_until_closed(self) -> None:
-        waiting: list[Entry | Note] = []
+        waiting: list[_Row] = []
         closing = more = False
         while not closing:
             closing = self._take(waiting, _STEP_PAUSE_S if more or waiting else None)
@@ -153,7 +158,7 @@ class Journal:
         self._lose(waiting, self._lost_by_writer)
         self._disconnect()
 
-    def _take(self, waiting: list[Entry | Note], timeout_s: float | None) -> bool:
+    def _take(self, waiting: list[_Row], timeout_s: float | None) -> bool:
         """Moves what is in the queue to `waiting`, as long as there is room; returns whether it is time to close."""
         with contextlib.suppress(queue.Empty):
             row = self._queue.get(timeout=timeout_s)
@@ -165,7 +170,7 @@ class Journal:
             return True
         return False
 
-    def _write(self, rows: list[Entry | Note]) -> list[Entry | Note]:
+    def _write(self, rows: list[_Row]) -> list[_Row]:
         """Writes rows, and returns those that must wait for another program."""
         chunks = list(self._chunks(rows))
         for index, chunk in enumerate(chunks):
@@ -183,7 +188,7 @@ class Journal:
                     self._tell(str(error))
         return []
 
-    def _write_singly(self, rows: Sequence[Entry | Note]) -> None:
+    def _write_singly(self, rows: Sequence[_Row]) -> None:
         for row in rows:
             try:
                 self._commit([row])
@@ -192,9 +197,9 @@ class Journal:
                 self._tell(str(error))
                 self._disconnect()
 
-    def _chunks(self, rows: Sequence[Entry | Note]) -> Iterator[list[Entry | Note]]:
+    def _chunks(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
         """Cuts the rows into transactions that are small beside the log."""
-        chunk: list[Entry | Note] = []
+        chunk: list[_Row] = []
         size = 0
         for row in rows:
             chunk.append(row)
@@ -205,7 +210,7 @@ class Journal:
         if chunk:
             yield chunk
 
-    def _commit(self, rows: Sequence[Entry | Note]) -> None:
+    def _commit(self, rows: Sequence[_Row]) -> None:
         connection, limits = self._opened()
         size = 2 * sum(map(_size, rows))
         self._checkpoint(connection)
@@ -216,10 +221,11 @@ class Journal:
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Here, and not when the file is opened: the run may have been deleted as the oldest of all.
-            connection.execute(INSERT_RUN, [getattr(self._run, name) for name in RunRecord.__slots__])
-            entries = [row.values(self._run) for row in rows if isinstance(row, Entry)]
+            for run in dict.fromkeys(run for run, _ in rows):
+                connection.execute(INSERT_RUN, [getattr(run, name) for name in RunRecord.__slots__])
+            entries = [row.values(run) for run, row in rows if isinstance(row, Entry)]
             connection.executemany(INSERT_ENTRY, entries)
-            connection.executemany(INSERT_NOTE, [row.values(self._run) for row in rows if isinstance(row, Note)])
+            connection.executemany(INSERT_NOTE, [row.values(run) for run, row in rows if isinstance(row, Note)])
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -298,8 +304,9 @@ class Journal:
                 self._warn(f"the journal {self.path} is not written ({why}); sorting goes on without it")
 
 
-def _size(row: Entry | Note) -> int:
+def _size(of: _Row) -> int:
     """Roughly the bytes that a row takes, rather too many."""
+    row = of[1]
     if isinstance(row, Note):
         return _ROW_BYTES + len(row.detail)
     return _ROW_BYTES + 40 * len(row.probability or ()) + len(row.error or "") + len(row.photo or "")

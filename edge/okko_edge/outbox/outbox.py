@@ -19,6 +19,7 @@ from okko_edge.events import Event
 from okko_edge.frame_file import digest_of, encode
 from okko_edge.outbox.store import OutboxFolder, Sidecar
 from okko_edge.outbox.worth import Reason, Worth, judge
+from okko_edge.sorter import Judge
 from okko_models.errors import OkkoError
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ class Outbox:
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self._settings = settings
-        self._labels = tuple(labels)
-        self._rule = rule
-        self._bundle_digest = bundle_digest
+        self._judge = Judge(bundle_digest, tuple(labels), rule)
         self._device = device_name(settings)
         self._warn = warn
         self._warned = False
@@ -103,6 +102,10 @@ class Outbox:
         self._thread = threading.Thread(target=self._keep_until_closed, name="outbox", daemon=True)
         self._thread.start()
 
+    def change_model(self, judge: Judge) -> None:
+        """Takes labels of another model from now on; what a decision says of its own model goes first."""
+        self._judge = judge
+
     def hear(self, decision: Decision) -> None:
         """Takes a decision; returns at once."""
         said = decision.classification
@@ -111,7 +114,7 @@ class Outbox:
         worth = judge(
             decision.verdict,
             said,
-            self._rule,
+            (decision.judge or self._judge).rule,
             near=self._settings.near_threshold,
             random_share=self._settings.random_share,
             lot=self._lot(),
@@ -129,8 +132,7 @@ class Outbox:
         Raises:
             OutboxError: the model has no such label, or the disk cannot be written.
         """
-        if label not in self._labels:
-            raise OutboxError(f"{label!r} is none of the model's labels: {', '.join(self._labels)}")
+        self._check(label)
         try:
             known = self.store.set_label(digest, label, self._clock.unix_s())
         except OSError as error:
@@ -145,8 +147,7 @@ class Outbox:
         Raises:
             OutboxError: the decision has no frame, the model no such label, or there is no room.
         """
-        if label not in self._labels:
-            raise OutboxError(f"{label!r} is none of the model's labels: {', '.join(self._labels)}")
+        self._check(label)
         if decision.frame is None:
             raise OutboxError("there is no frame to label: none was taken of this marble")
         try:
@@ -183,6 +184,7 @@ class Outbox:
 
     def _keep(self, heard: _Heard, *, labelled: bool = False) -> bool:
         frame, said = heard.decision.frame, heard.decision.classification
+        judging = heard.decision.judge or self._judge
         assert frame is not None
         digest = digest_of(frame.image)
         if self.store.get(digest) is not None:
@@ -192,11 +194,11 @@ class Outbox:
             sequence=0,
             unix_s=heard.unix_s,
             device=self._device,
-            bundle_digest=self._bundle_digest,
+            bundle_digest=judging.digest,
             number=heard.decision.number,
             verdict=heard.decision.verdict.value,
             label=said.label if said else None,
-            probability=dict(zip(self._labels, said.probability.tolist(), strict=True)) if said else None,
+            probability=dict(zip(judging.labels, said.probability.tolist(), strict=True)) if said else None,
             probability_of_ok=said.probability_of_ok if said else None,
             novelty=said.novelty if said else None,
             reason=heard.worth.reason,
@@ -210,6 +212,10 @@ class Outbox:
         self._counters.add(Event.OUTBOX_KEPT)
         self.on_change()
         return True
+
+    def _check(self, label: str) -> None:
+        if label not in self._judge.labels:
+            raise OutboxError(f"{label!r} is none of the model's labels: {', '.join(self._judge.labels)}")
 
     def _tell(self, why: str) -> None:
         if not self._warned:
