@@ -97,8 +97,12 @@ class Shelf:
         """The digest of the model that is to sort, by what is remembered; empty: the one that the configuration names.
 
         Cheap; whether the model is undamaged is found out by `bundle_in_service`.
+
+        Raises:
+            OSError: the disk cannot be read now.
         """
-        return next(iter(self._choices()), "")
+        found = self._memory.read().choices(self._disk.link(CURRENT), self._disk.link(PREVIOUS))
+        return next((digest for digest in found if digest not in self._avoided), "")
 
     @property
     def current(self) -> str:
@@ -117,8 +121,9 @@ class Shelf:
         then also changes the link.
         """
         current, told = self.current, ""
-        choices = self._choices()
-        for digest in choices:
+        for digest in self.state.choices(current, self.previous):
+            if digest in self._avoided:
+                continue
             try:
                 bundle = self.open(digest)
             except ShelfError as error:
@@ -253,6 +258,10 @@ class Shelf:
             raise ShelfError(f"model {digest[:12]} is not tried again: {reason}")
         self._memory.change(rules.testing)
 
+    def untested(self) -> None:
+        """The self-test could not be done now; that says nothing about the candidate."""
+        self._memory.change(rules.untested)
+
     def tested(self, digest: str, facts: Mapping[str, float]) -> None:
         """The candidate passed its self-test."""
         self._memory.change(lambda state: rules.passed(state, digest, Stage.TESTED))
@@ -370,10 +379,6 @@ class Shelf:
             return self._disk.link(name)
         except OSError:
             return ""
-
-    def _choices(self) -> tuple[str, ...]:
-        found = self.state.choices(self.current, self.previous)
-        return tuple(digest for digest in found if digest not in self._avoided)
 
     def _report(self, what: What, digest: str, reason: str = "", facts: Mapping[str, float] | None = None) -> None:
         self.reports.add(Outcome(self._clock(), what, digest, reason, facts or {}))

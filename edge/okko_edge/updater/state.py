@@ -163,6 +163,12 @@ def testing(state: State) -> State:
     return state if known is None else replace(state, candidate=replace(known, tries=known.tries + 1))
 
 
+def untested(state: State) -> State:
+    """The candidate's self-test could not be done, for a reason that says nothing about the candidate."""
+    known = state.candidate
+    return state if known is None else replace(state, candidate=replace(known, tries=max(0, known.tries - 1)))
+
+
 def passed(state: State, digest: str, stage: Stage) -> State:
     """The candidate has come so far; it never goes back."""
     known = state.candidate

@@ -63,7 +63,7 @@ class Wanted:
         size: bytes of its manifest.
         name: the bundle's name.
         version: the bundle's version.
-        place: why: `channels/stable`, or `pins/DEVICE`.
+        place: why: `channels/stable`, or `pins/DEVICE`; empty: it was asked for by its digest.
         metadata_version: of the signed timestamp that says so; it only grows.
         at: the time in seconds since 1970: this device's, or the newest one signed if that is later.
     """
@@ -138,12 +138,13 @@ class Client:
         """Returns the newest moment that was ever signed and seen, seconds since 1970."""
         return self._trusted.newest_signed()
 
-    def look(self, channel: str = "stable", device: str = "") -> Wanted:
+    def look(self, channel: str = "stable", device: str = "", digest: str = "") -> Wanted:
         """Asks the registry what this device shall run; the bundle itself is not touched.
 
         Args:
             channel: `stable` or `candidate`.
             device: this device's name; its pin, if there is one, goes before the channel.
+            digest: a bundle of the registry, or the beginning of its digest: that one, whatever is in service.
 
         Raises:
             OfflineError: the registry cannot be reached, or is too slow.
@@ -153,22 +154,23 @@ class Client:
             BusyError: another process looks or fetches just now.
         """
         with locked(self._trusted.folder / _LOCK, wait=False):
-            return _wanted(self._refresh(), channel, device)
+            return _wanted(self._refresh(), channel, device, digest)
 
-    def fetch(self, into: Path, channel: str = "stable", device: str = "") -> FetchedBundle:
+    def fetch(self, into: Path, channel: str = "stable", device: str = "", digest: str = "") -> FetchedBundle:
         """Brings the bundle that this device shall run.
 
         Args:
             into: a folder of bundles; this one becomes `into / DIGEST`, and the unfinished one lies beside it.
             channel: see `look`.
             device: see `look`.
+            digest: see `look`.
 
         Raises:
             BundleError: the bundle is rightly signed, but nothing that this okko runs.
             RegistryError: see `look`; or the disk is full.
         """
         with locked(self._trusted.folder / _LOCK, wait=False):
-            wanted = _wanted(self._refresh(), channel, device)
+            wanted = _wanted(self._refresh(), channel, device, digest)
             place = into / wanted.digest
             if place.is_dir():
                 with contextlib.suppress(BundleError):
@@ -275,14 +277,14 @@ class Client:
                 raise OfflineError(f"{self._transport}: {key}: too slow; given up")
 
 
-def _wanted(trusted: Trusted, channel: str, device: str) -> Wanted:
+def _wanted(trusted: Trusted, channel: str, device: str, digest: str) -> Wanted:
     catalog = catalog_of(trusted.targets)
-    place = channel_place(channel)
-    if device and pin_place(device) in catalog.places:
+    place = "" if digest else channel_place(channel)
+    if device and not digest and pin_place(device) in catalog.places:
         place = pin_place(device)
-    if place not in catalog.places:
+    if place and place not in catalog.places:
         raise MissingError(f"no bundle is in service in the channel {channel} yet")
-    bundle = catalog.bundles[catalog.places[place].digest]
+    bundle = catalog.bundles[catalog.places[place].digest if place else catalog.resolve(digest)]
     return Wanted(bundle.digest, bundle.size, bundle.name, bundle.version, place, trusted.timestamp.version, trusted.at)
 
 
