@@ -90,17 +90,17 @@ def subset(dataset: Dataset, rows: np.ndarray) -> Dataset:
     return replace(dataset, photos=photos, thumbnails=None if thumbnails is None else thumbnails[rows])
 
 
-def okko_judge(dataset: Dataset, ok_labels: tuple[str, ...], seed: int, wanted: dict):
+def okko_judge(dataset: Dataset, ok_labels: tuple[str, ...], seed: int, wanted: dict, workers: int):
     """Trains on `dataset`, which puts its own fifth aside by the same seed; returns a function from photos to P(OK)."""
     scratch = Path(tempfile.mkdtemp())
-    options = Options(name="benchmark", costs=Costs(), ok_labels=ok_labels, seed=seed, workers=2, **wanted)
+    options = Options(name="benchmark", costs=Costs(), ok_labels=ok_labels, seed=seed, workers=workers, **wanted)
     train(dataset, scratch / "model.okko", options)
     classifier = Classifier(Bundle.open(scratch / "model.okko"))
     shutil.rmtree(scratch)
     return lambda photos: np.array([classifier.classify(read_photo(photo.path)).probability_of_ok for photo in photos])
 
 
-def measure(each: Set, seeds: list[int], methods: list[str], outcomes: Outcomes) -> None:
+def measure(each: Set, seeds: list[int], methods: list[str], outcomes: Outcomes, workers: int) -> None:
     """Judges all methods on one set."""
     dataset = load_dataset(each.folder, group_by=each.column)
     ok_labels = choose_ok_labels(dataset, None)
@@ -112,7 +112,7 @@ def measure(each: Set, seeds: list[int], methods: list[str], outcomes: Outcomes)
         for method in methods:
             started = time.monotonic()
             if method in OKKO:
-                judge = okko_judge(dataset, ok_labels, seed, OKKO[method])
+                judge = okko_judge(dataset, ok_labels, seed, OKKO[method], workers)
             else:
                 judge = PEERS[method](learn, truly_ok[split.learn].astype(np.int64), seed)
             seconds = time.monotonic() - started
@@ -126,7 +126,7 @@ def measure(each: Set, seeds: list[int], methods: list[str], outcomes: Outcomes)
             print(f"{said}  {method}, seed {seed}, {seconds:.0f} s", flush=True)
 
 
-def learning_curve(each: Set, seeds: list[int], methods: list[str], outcomes: Outcomes) -> None:
+def learning_curve(each: Set, seeds: list[int], methods: list[str], outcomes: Outcomes, workers: int) -> None:
     """Judges methods that learn from few photos, on all the others."""
     dataset = load_dataset(each.folder, group_by=each.column)
     ok_labels = choose_ok_labels(dataset, None)
@@ -143,7 +143,7 @@ def learning_curve(each: Set, seeds: list[int], methods: list[str], outcomes: Ou
             photos = [dataset.photos[row] for row in rest]
             for method in methods:
                 if method in OKKO:
-                    judge = okko_judge(subset(dataset, np.sort(rows)), ok_labels, seed, OKKO[method])
+                    judge = okko_judge(subset(dataset, np.sort(rows)), ok_labels, seed, OKKO[method], workers)
                 else:
                     learn = [dataset.photos[row] for row in rows]
                     judge = PEERS[method](learn, truly_ok[rows].astype(np.int64), seed)
@@ -167,17 +167,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     everything = [*OKKO, *PEERS]
     parser.add_argument("--methods", nargs="+", choices=everything, default=everything)
+    parser.add_argument("--workers", type=int, default=2, help="threads of okko's trainings")
     parser.add_argument("--section", default="accuracy", help="which section of docs/benchmarks.md to write")
     given = parser.parse_args()
     outcomes, tests, curves = Outcomes(), [], []
     for text in given.datasets:
         each = Set.parse(text)
-        measure(each, given.seeds, given.methods, outcomes)
+        measure(each, given.seeds, given.methods, outcomes, given.workers)
         tests += [each.name, *([each.other.name] if each.other else [])]
     few = [method for method in given.methods if method in ("okko", "linear probe", "colour forest")]
     for text in given.learning_curve:
         each = Set.parse(text)
-        learning_curve(each, given.seeds, few, outcomes)
+        learning_curve(each, given.seeds, few, outcomes, given.workers)
         curves += [f"{each.name}, {size} photos" for size in SIZES]
     seeds = ", ".join(map(str, given.seeds))
     parts = [
