@@ -1,0 +1,70 @@
+"""okko's own training, as a job calls it: with the test photos of the place kept away from it.
+
+What it remembers of photos (features by content) stays in okko's cache, so that a job looks only at what is new.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from okko_models.host import processors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from okko_cloud.place import Settings
+    from okko_train.dataset import Dataset
+
+
+class Trainer(Protocol):
+    """Makes a bundle of photos."""
+
+    def __call__(self, dataset: Dataset, test: Collection[str], out: Path, settings: Settings, *, command: str) -> None:
+        """Writes the bundle `out`.
+
+        Args:
+            dataset: all photos; its digest stands in the manifest.
+            test: SHA-256 of the photos that must not be learnt from.
+            out: a folder that is not there yet.
+            settings: what the user has decided.
+            command: what the manifest names as having made it.
+
+        Raises:
+            OkkoError: these photos cannot be trained on.
+        """
+
+
+def train_with_okko(dataset: Dataset, test: Collection[str], out: Path, settings: Settings, *, command: str) -> None:
+    """Trains as `okko train` does; see `Trainer`."""
+    from okko_train.training import Options, train
+
+    options = Options(
+        name=settings.name,
+        costs=settings.costs,
+        ok_labels=settings.ok_labels or None,
+        seed=settings.seed,
+        trials=settings.trials,
+        workers=processors(),
+        command=command,
+    )
+    train(part(dataset, np.array([photo.digest not in test for photo in dataset.photos])), out, options)
+
+
+def part(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
+    """Returns some of a dataset's photos as a dataset; its digest stays that of all.
+
+    Args:
+        dataset: the photos.
+        chosen: (n_photos,) which to take.
+    """
+    photos = tuple(photo for photo, taken in zip(dataset.photos, chosen.tolist(), strict=True) if taken)
+    thumbnails = None if dataset.thumbnails is None else dataset.thumbnails[chosen]
+    return dataclasses.replace(
+        dataset, photos=photos, labels=tuple(sorted({photo.label for photo in photos})), thumbnails=thumbnails
+    )
