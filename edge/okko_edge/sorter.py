@@ -172,7 +172,7 @@ class Sorter:
         self._deadline_s = deadline_s
         self._empty_labels = frozenset(empty_labels)
         self._two_labels = frozenset(two_labels)
-        self._two_verdict = two_verdict
+        self._two_verdict: Verdict = two_verdict
         self._judging = judge
         self._stopwatch = stopwatch
         self._decided = 0

@@ -14,7 +14,11 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from okko_edge.events import Counters
+    from okko_edge.rig import Simulation
+    from okko_edge.settings import Settings
     from okko_edge.summary import Summary
+    from okko_edge.updater.starting import Updates
     from okko_models.photo import PhotoError
 
 
@@ -101,26 +105,12 @@ def run(
 
     Ctrl-C or SIGTERM lets the marble in hand be sorted, closes the journal and prints the summary.
     """  # noqa: D301
-    import socket
-    import time
-    import uuid
     from importlib.metadata import version
 
     from okko_edge import config as configuration
-    from okko_edge.about import About
-    from okko_edge.agent import Agent
-    from okko_edge.beside import Beside, Surroundings, journal_path
     from okko_edge.camera import CameraChoice
     from okko_edge.events import Counters
-    from okko_edge.journal import RunRecord
-    from okko_edge.output import RunReport, live_line
-    from okko_edge.rig import Simulation, set_up
-    from okko_edge.sorter import Sorter, verdict_of_two
-    from okko_edge.summary import Tally
-    from okko_edge.systemd import Notifier, Watchdog
-    from okko_models.bundle import Bundle
-    from okko_models.classifier import Classifier
-    from okko_models.errors import OkkoError
+    from okko_edge.rig import Simulation
 
     if camera is not None:
         try:
@@ -142,24 +132,59 @@ def run(
         settings = configuration.load(config, flags)
     except configuration.ConfigError as error:
         raise click.UsageError(str(error)) from error
-    if not settings.bundle:
+    if not settings.bundle and not settings.updates.enabled:
         raise click.UsageError("no model is named: add BUNDLE, or the key bundle to the configuration file")
-    choice = CameraChoice.parse(settings.camera.source)
-    opened = Bundle.open(Path(settings.bundle))
-    manifest = opened.manifest
-    classifier = Classifier(opened, threads=settings.sorting.threads)
-    classifier.self_test()
-
-    skipped: list[PhotoError] = []
-    counters = Counters()
     simulation = Simulation(
         belt_speed=belt_speed, frames_per_s=frame_rate, noise_levels=noise, seed=seed, fast=pace == "fast"
     )
+    counters, release = Counters(), version("okko")
+    with contextlib.ExitStack() as ending:
+        updates = None
+        if settings.updates.enabled:
+            from okko_edge.updater.starting import Updates
+
+            updates = ending.enter_context(Updates(settings, counters=counters, okko=release, warn=_warn))
+        _sort(settings, simulation, count, counters, updates, release, as_json=as_json)
+
+
+def _sort(
+    settings: Settings,
+    simulation: Simulation,
+    count: int | None,
+    counters: Counters,
+    updates: Updates | None,
+    release: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Puts the parts together, sorts, and prints what came of it."""
+    import socket
+    import time
+    import uuid
+
+    from okko_edge.about import About
+    from okko_edge.agent import Agent
+    from okko_edge.beside import Beside, Surroundings, journal_path
+    from okko_edge.camera import CameraChoice
+    from okko_edge.journal import RunRecord
+    from okko_edge.output import RunReport, live_line
+    from okko_edge.rig import set_up
+    from okko_edge.sorter import Judge, Sorter, verdict_of_two
+    from okko_edge.summary import Tally
+    from okko_edge.systemd import Notifier, Watchdog
+    from okko_models.classifier import Classifier
+    from okko_models.errors import OkkoError
+
+    choice = CameraChoice.parse(settings.camera.source)
+    configured = Path(settings.bundle)
+    classifier = updates.load() if updates else Classifier.open(configured, threads=settings.sorting.threads)
+    opened, manifest = classifier.bundle, classifier.bundle.manifest
+
+    skipped: list[PhotoError] = []
     try:
         rig = set_up(settings, simulation, count, counters, skipped.append)
     except ValueError as error:
         raise click.UsageError(f"{error}; change --belt-speed, --frame-rate or --pace") from error
-    release = version("okko")
     run_record = RunRecord(
         run=uuid.uuid4().hex,
         started_unix_s=time.time(),
@@ -169,7 +194,7 @@ def run(
         bundle_digest=opened.digest,
         camera=str(choice),
         gate=settings.gate.kind,
-        seed=seed,
+        seed=simulation.seed,
     )
     about = About.of(
         manifest,
@@ -191,8 +216,10 @@ def run(
         empty_labels=settings.sorting.empty_labels,
         two_labels=settings.sorting.two_labels,
         two_verdict=verdict_of_two(manifest.decision),
+        judge=Judge.of(opened),
         counters=counters,
     )
+    del classifier  # the sorter alone holds it, so that its memory is free when another takes its place
     beside = Beside(
         Surroundings(
             settings=settings,
@@ -227,20 +254,30 @@ def run(
         agent.watchers += beside.watchers
         if beside.dashboard is not None:
             click.echo(f"The dashboard is at {beside.dashboard.url}", err=True)
+        if updates is not None:
+            from okko_edge.updater.in_service import Running
+
+            running = Running(
+                agent=agent, sorter=sorter, tally=tally, beside=beside, settings=settings, clock=rig.clock
+            )
+            updates.start(running, bundle=opened, run=run_record, about=about)
         with _stopped_by_signal(agent.stop):
             notifier.ready()
             summary = agent.run(count)
             notifier.stopping()
     finally:
         rig.close()
+        if updates is not None:
+            updates.close()
         beside.close()
         notifier.close()
     # What stood beside the path has only now written all that waited.
     summary = dataclasses.replace(summary, events=counters.snapshot())
     for problem in skipped:
         _warn(f"skipped {problem}")
+    last = opened if updates is None else updates.bundle or opened
     report = RunReport(
-        bundle={"name": manifest.name, "version": manifest.version, "digest": opened.digest},
+        bundle={"name": last.manifest.name, "version": last.manifest.version, "digest": last.digest},
         camera=str(choice),
         gate=settings.gate.kind,
         summary=summary,

@@ -4,3 +4,18 @@
 registry, `updater` is the light thread in the agent that leads a model from one stage to the next. What it asks of the
 rest of the agent is in `protocols`. Nothing here is on the sorting path.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from okko_edge.settings import UpdatesSettings
+
+
+def models_folder(settings: UpdatesSettings) -> Path:
+    """Returns where the device's models are: as set, else `okko/models` in the XDG state directory."""
+    from okko_edge.journal import state_folder
+
+    return Path(settings.folder) if settings.folder else state_folder() / "models"
