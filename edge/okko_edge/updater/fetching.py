@@ -144,7 +144,7 @@ def _fetch(request: Request) -> Fetched:
             wanted,
         )
     candidate = shelf.candidate()
-    if candidate is not None and candidate.digest == wanted.digest and not request.again and not request.digest:
+    if candidate is not None and candidate.digest == wanted.digest and not request.again:
         return _told(Result.NOTHING_NEW, f"model {wanted.digest[:12]} is here and being tried", wanted)
     try:
         # By its digest, so that it is the one that was just judged, also if the registry changes meanwhile.

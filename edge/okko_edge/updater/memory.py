@@ -39,6 +39,11 @@ class Memory:
         self._warned = ""
         self._unwritten: dict[str, Rejection] = {}
 
+    @property
+    def complete(self) -> bool:
+        """Whether the disk has taken all of it."""
+        return not self._unwritten
+
     def now(self) -> State:
         """Returns what is remembered; nothing, if the disk cannot be read."""
         try:

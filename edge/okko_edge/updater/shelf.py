@@ -93,6 +93,11 @@ class Shelf:
         return self._memory.now()
 
     @property
+    def complete(self) -> bool:
+        """Whether all that was rejected is on the disk; what is not is known to this process alone."""
+        return self._memory.complete
+
+    @property
     def chosen(self) -> str:
         """The digest of the model that is to sort, by what is remembered; empty: the one that the configuration names.
 

@@ -21,7 +21,7 @@ from okko_edge.updater.fetching import ROOT, Request, Result
 from okko_edge.updater.protocols import RejectedError, TrialError
 from okko_edge.updater.reporting import Outcome, What
 from okko_edge.updater.state import Stage
-from okko_models.errors import OkkoError
+from okko_models.errors import BundleError, OkkoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from okko_edge.updater.fetching import Fetched
     from okko_edge.updater.protocols import InService, Trial, TrialFactory
     from okko_edge.updater.shelf import Candidate, Shelf
+    from okko_models.bundle import Bundle
 
 TICK_S: Final = 1.0
 SERVE_PAUSE_S: Final = 10.0
@@ -161,19 +162,22 @@ class Updater:
     def _serve(self) -> None:
         if self._clock.now_s() < self._serve_due_s:
             return
-        chosen = self._shelf.chosen
-        if chosen != self._served:
-            self._change_to(chosen)
+        if self._shelf.chosen != self._served:
+            # A person in a shell went back, or chose another one.
+            self._settle()
             return
         probation = self._shelf.probation()
         if probation is None or probation.digest != self._in_service.digest:
             return
         judgement = rules.judge_health(self._in_service.health(), self._settings)
         if judgement.bad:
-            self._shelf.roll_back(judgement.bad)
-            self._change_to(self._shelf.chosen)
+            self._change_to(_digest(self._shelf.roll_back(judgement.bad)))
         elif judgement.proven:
             self._shelf.healthy(probation.digest)
+
+    def _settle(self) -> None:
+        """Sorts with the model that the shelf says."""
+        self._change_to(_digest(self._shelf.bundle_in_service()))
 
     def _change_to(self, digest: str) -> None:
         """Sorts with another model of the shelf; empty: with the one that the configuration names."""
@@ -183,10 +187,9 @@ class Updater:
                 self._in_service.change_model(self._shelf.bundles / digest if digest else None)
             except Exception as error:
                 probation = self._shelf.probation()
-                if probation is not None and probation.digest == digest:
+                if probation is not None and probation.digest == digest and _is_its_fault(error):
                     # What sorts has not changed, and is what the shelf says again.
-                    self._shelf.roll_back(f"it could not be put in service: {error}")
-                    self._served = self._shelf.chosen
+                    self._served = _digest(self._shelf.roll_back(f"it could not be put in service: {error}"))
                 raise
         self._served = digest
 
@@ -306,3 +309,14 @@ class Updater:
         while not self._stop.is_set():
             self.tick()
             self._stop.wait(TICK_S)
+
+
+def _digest(bundle: Bundle | None) -> str:
+    return "" if bundle is None else bundle.digest
+
+
+def _is_its_fault(error: Exception) -> bool:
+    """Whether a model could not be put in service because of what it is, and not because of the moment."""
+    if isinstance(error, OkkoError):
+        return isinstance(error, RejectedError | BundleError)
+    return not isinstance(error, OSError | MemoryError)
