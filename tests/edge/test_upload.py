@@ -22,25 +22,21 @@ from okko_models.errors import OkkoError
 from tests.edge.dashboard_fakes import decision, frame
 from tests.edge.s3_fakes import Proxy
 from tests.edge.test_outbox import add, sidecar
+from tests.s3_servers import KEY, SECRET, SERVERS, s3_server
 
 CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_ACCESS_KEY_ID": KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": "/nowhere",
     "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
 }
 
 
-@pytest.fixture(scope="module")
-def server():
-    from moto.server import ThreadedMotoServer
-
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request):
+    with s3_server(request.param) as url:
+        yield url
 
 
 @pytest.fixture

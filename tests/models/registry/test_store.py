@@ -1,3 +1,5 @@
+import contextlib
+import functools
 import threading
 
 import pytest
@@ -10,34 +12,44 @@ from okko_models.registry.s3 import S3Store
 from okko_models.registry.store import FolderStore, open_store
 from okko_models.registry.transport import open_transport
 from tests.models.registry.simulator import MemoryStore, Simulator
+from tests.s3_servers import KEY, SECRET, SERVERS, s3_server
 
 
 @pytest.fixture(scope="module")
-def s3_url():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def servers():
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda kind: stack.enter_context(s3_server(kind)))
 
 
 @pytest.fixture
-def s3(s3_url, monkeypatch, tmp_path):
+def new_bucket(monkeypatch, tmp_path):
     import boto3
 
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3", endpoint_url=s3_url).create_bucket(Bucket=f"b{abs(hash(tmp_path))}")
-    return open_store(f"s3://b{abs(hash(tmp_path))}/models", endpoint_url=s3_url)
+
+    def make(url):
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket=f"b{abs(hash(tmp_path))}")
+        return open_store(f"s3://b{abs(hash(tmp_path))}/models", endpoint_url=url)
+
+    return make
 
 
-@pytest.fixture(params=["memory", "folder", "s3"])
-def store(request, tmp_path):
-    if request.param == "s3":
-        return request.getfixturevalue("s3")
+@pytest.fixture(params=SERVERS)
+def s3_url(request, servers):
+    return servers(request.param)
+
+
+@pytest.fixture
+def s3(s3_url, new_bucket):
+    return new_bucket(s3_url)
+
+
+@pytest.fixture(params=["memory", "folder", *SERVERS])
+def store(request, tmp_path, servers, new_bucket):
+    if request.param in SERVERS:
+        return new_bucket(servers(request.param))
     return MemoryStore() if request.param == "memory" else FolderStore(tmp_path / "registry")
 
 
