@@ -12,7 +12,7 @@ import click
 from okko_models.errors import OkkoError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from okko_cloud.labelling.catalogue import Catalogue
     from okko_cloud.labelling.photos import Photos
@@ -129,7 +129,7 @@ def _login() -> str:
 
 
 @contextlib.contextmanager
-def _stopped_by_signal() -> Iterator[object]:
+def _stopped_by_signal() -> Iterator[Callable[[], bool]]:
     """Gives a function that waits for Ctrl-C or SIGTERM."""
     import signal
     import threading
