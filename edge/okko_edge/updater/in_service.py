@@ -173,16 +173,21 @@ class ModelInService:
 
     def make_trial(self, folder: Path) -> Trial:
         """Returns a trial of the bundle in `folder` beside the model in service; a `protocols.TrialFactory`."""
-        return ChildTrial(folder, old=self._bundle.path, shape=self._shape, check=self._check)
+
+        def check(manifest: Manifest) -> None:
+            check_labels(manifest, self._bundle.manifest, self._running.settings)
+
+        return ChildTrial(folder, old=self._bundle.path, shape=self._shape, check=check)
 
     def change_model(self, folder: Path | None) -> None:
         """Sorts with another bundle from the next marble on; takes the time that loading takes.
+
+        Whether its labels fit is asked in its trial, and not here: there must always be a way back.
 
         Args:
             folder: the bundle's; None: the one that the configuration or the command line names.
 
         Raises:
-            RejectedError: its labels do not fit.
             OkkoError: it cannot be loaded, repeats its golden frames wrongly, or the camera gives no frame and so no
                 moment to change in; the model in service has not changed.
         """
@@ -190,7 +195,6 @@ class ModelInService:
         if path is None:
             raise OkkoError("no bundle is configured that could take the place of this one")
         bundle = Bundle.open(path)
-        self._check(bundle.manifest)
         classifier = Classifier(bundle, threads=self._running.settings.sorting.threads, beside=True)
         classifier.self_test()
         # The first frame of a size makes the session take its memory: not while a marble waits for it.
@@ -204,9 +208,6 @@ class ModelInService:
     def close(self) -> None:
         """Lets no change wait any longer for a moment to be made in."""
         self._closed.set()
-
-    def _check(self, manifest: Manifest) -> None:
-        check_labels(manifest, self._bundle.manifest, self._running.settings)
 
     def _swap(self, bundle: Bundle, classifier: Classifier) -> Classifies:
         """Has the change made on the sorting thread; returns the classifier before.
