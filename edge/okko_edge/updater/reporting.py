@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +17,7 @@ from okko_edge.events import Event
 from okko_models.registry.files import write_durably
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from okko_edge.events import Counters
@@ -66,7 +66,7 @@ class Outcome:
     what: What
     digest: str = ""
     reason: str = ""
-    facts: Mapping[str, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Returns the outcome as a sentence without its time."""
@@ -96,16 +96,20 @@ class Reports:
 
     def add(self, outcome: Outcome) -> None:
         """Writes, counts and tells an outcome; never raises."""
-        outcome = Outcome(outcome.at, outcome.what, outcome.digest, outcome.reason[:_MAX_REASON], outcome.facts)
+        outcome = replace(outcome, reason=outcome.reason[:_MAX_REASON])
+        self.hear(outcome)
+        with contextlib.suppress(OSError):
+            self._shorten()
+            self._append(msgspec.json.encode(outcome) + b"\n")
+
+    def hear(self, outcome: Outcome) -> None:
+        """Counts and tells an outcome that another process has written; never raises."""
         event = _EVENTS.get(outcome.what)
         if event is not None:
             if self._counters is not None:
                 self._counters.add(event)
             with contextlib.suppress(Exception):  # whoever listens must not be able to stop an update
                 self._tell(event, str(outcome))
-        with contextlib.suppress(OSError):
-            self._shorten()
-            self._append(msgspec.json.encode(outcome) + b"\n")
 
     def latest(self, limit: int = 20) -> list[Outcome]:
         """Returns the latest outcomes, oldest first; lines that were damaged are left out."""

@@ -341,6 +341,14 @@ class Shelf:
             self._report(What.ROLLED_BACK, current, reason)
         return self.bundle_in_service()
 
+    def mend(self) -> None:
+        """Tries again to write what the disk did not take; never raises."""
+        with contextlib.suppress(ShelfError, OSError):
+            if not self.complete:
+                self._memory.change(lambda state: state)
+            if self.current not in {self.chosen, *self._avoided}:
+                self.bundle_in_service()
+
     def pin(self, digest: str) -> None:
         """Holds the device on a bundle, of which the full digest is given; empty: on none."""
         self._memory.change(lambda state: rules.pinned(state, digest))
@@ -386,4 +394,4 @@ class Shelf:
             return ""
 
     def _report(self, what: What, digest: str, reason: str = "", facts: Mapping[str, float] | None = None) -> None:
-        self.reports.add(Outcome(self._clock(), what, digest, reason, facts or {}))
+        self.reports.add(Outcome(self._clock(), what, digest, reason, dict(facts or {})))

@@ -40,6 +40,7 @@ SERVE_PAUSE_S: Final = 10.0
 FIRST_PAUSE_S: Final = 60.0
 """After the first failure; then it doubles, up to an hour."""
 _CLOSE_S: Final = 5.0
+_REGISTRY: Final = "registry"
 
 
 def device_name(settings: UpdatesSettings) -> str:
@@ -116,11 +117,11 @@ class Updater:
         self._tried = ""
         self._try_due_s = clock.now_s()
         self._failures = 0
-        self._serve_due_s = clock.now_s()
+        self._serve_due_s = self._mend_due_s = clock.now_s()
         self._served = in_service.digest
         with contextlib.suppress(OSError):
             self._served = shelf.chosen
-        self._told = ""
+        self._told: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -155,13 +156,17 @@ class Updater:
                     self._end_trial()
                     self._failures += 1
                     self._try_due_s = now_s + pause_s(self._failures, FIRST_PAUSE_S, self._lot())
-                self._failed(str(error) if isinstance(error, OkkoError) else f"{type(error).__name__}: {error}")
+                said = str(error) if isinstance(error, OkkoError) else f"{type(error).__name__}: {error}"
+                self._failed(step.__name__, said)
 
     # The model in service: the one that the shelf says, and on probation at first.
 
     def _serve(self) -> None:
         if self._clock.now_s() < self._serve_due_s:
             return
+        if self._clock.now_s() >= self._mend_due_s:
+            self._mend_due_s = self._clock.now_s() + SERVE_PAUSE_S
+            self._shelf.mend()
         if self._shelf.chosen != self._served:
             # A person in a shell went back, or chose another one.
             self._settle()
@@ -217,18 +222,21 @@ class Updater:
         if fetched.result in {Result.OFFLINE, Result.BUSY}:
             # A device may be offline for months; that is no failure. It is told once.
             self._fetch_due_s = now_s + self._pause_s()
-            self._tell(f"{fetched.message}; it is tried again later")
+            self._tell(_REGISTRY, f"{fetched.message}; it is tried again later")
             return
         if fetched.result in {Result.FAILED, Result.EXPIRED, Result.UNTRUSTED}:
             self._fetch_due_s = now_s + self._pause_s()
-            self._failed(fetched.message)
+            self._failed(_REGISTRY, fetched.message)
             return
         self._fetch_failures = 0
         self._fetch_due_s = now_s + self._settings.poll_s * (1 - self._lot() / 10)
+        what = {Result.FETCHED: What.FETCHED, Result.REFUSED: What.REJECTED}.get(fetched.result)
+        if what is not None:
+            self._shelf.reports.hear(Outcome(self._clock.unix_s(), what, fetched.digest, fetched.message))
         if fetched.result is Result.REFUSED:
-            self._tell(fetched.message)
+            self._tell(_REGISTRY, fetched.message)
         elif fetched.result is not Result.MISSING:
-            self._told = ""
+            self._told.pop(_REGISTRY, None)
 
     def _pause_s(self) -> float:
         return pause_s(self._fetch_failures, min(FIRST_PAUSE_S, self._settings.poll_s), self._lot())
@@ -267,6 +275,7 @@ class Updater:
             raise RejectedError(reason)
         self._shelf.tested(candidate.digest, asdict(test))
         self._failures = 0
+        self._told.pop(self._try.__name__, None)
         if candidate.shadow and candidate.stage is not Stage.SHADOWED and self._settings.shadow_marbles:
             self._trial.shadow(self._settings.shadow_marbles)
             self._in_service.add_listener(self._trial.hear)
@@ -296,13 +305,13 @@ class Updater:
 
     # Telling, and the thread.
 
-    def _failed(self, message: str) -> None:
+    def _failed(self, about: str, message: str) -> None:
         self._shelf.reports.add(Outcome(self._clock.unix_s(), What.FAILED, "", message))
-        self._tell(message)
+        self._tell(about, message)
 
-    def _tell(self, message: str) -> None:
-        if message != self._told:
-            self._told = message
+    def _tell(self, about: str, message: str) -> None:
+        if message != self._told.get(about):
+            self._told[about] = message
             self._warn(f"no new model: {message}")
 
     def _work(self) -> None:
