@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
@@ -224,6 +225,10 @@ class _Child:
         self._ending = threading.Lock()
         self._line, theirs = socket.socketpair()
         self._errors, their_errors = os.pipe()
+        # Closed when nobody refers to them any more: the process may be ended while another thread still listens to it.
+        closing = contextlib.ExitStack()
+        closing.callback(self._line.close)
+        closing.callback(os.close, self._errors)
         os.set_blocking(their_errors, False)  # what is said too much is lost, and blocks nobody
         os.set_blocking(self._errors, False)
         said = msgspec.json.encode(msgspec.structs.replace(task, descriptor=theirs.fileno())).decode()
@@ -240,12 +245,12 @@ class _Child:
                 env=variables | threads,
             )
         except OSError as error:
-            self._line.close()
-            os.close(self._errors)
+            closing.close()
             raise TrialError(f"a process for the trial cannot be started: {error.strerror}") from error
         finally:
             theirs.close()
             os.close(their_errors)
+        weakref.finalize(self, closing.close)
 
     def show(self, image: NDArray[np.uint8], patience_s: float) -> None:
         """Sends a frame (height, width, 3) uint8; see `answer`."""
@@ -284,10 +289,6 @@ class _Child:
                 self._process.wait(_END_S)
             with contextlib.suppress(OSError):  # so that whoever reads it does not wait any longer
                 self._line.shutdown(socket.SHUT_RDWR)
-
-    def __del__(self) -> None:
-        self._line.close()
-        os.close(self._errors)
 
     def _read(self, end_s: float, patience_s: float) -> Said:
         while b"\n" not in self._rest:
