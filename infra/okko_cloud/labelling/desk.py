@@ -153,13 +153,13 @@ class Desk:
         if not self._lease(entry, person):
             entry.taken_until_s = self._now_s() + _TAKEN_S
             return None
-        data = self._photos.load(entry.key) if entry.look is None or entry.look.problem is None else b""
-        if data is None:
-            entry.here = False
-            self._give_back(entry.key, entry.number, person)
-            return None
         look = entry.look or Look()
-        if data:
+        if look.problem is None:
+            data = self._photos.load(entry.key)
+            if data is None:
+                entry.here = False
+                self._give_back(entry.key, entry.number, person)
+                return None
             entry.digest = hashlib.sha256(data).hexdigest()
             try:
                 self._paint(entry, data)

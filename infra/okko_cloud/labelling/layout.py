@@ -105,16 +105,18 @@ class Layout:
 
 
 def choose_labels(asked: Sequence[str], of_model: Sequence[str], folders: Sequence[str]) -> tuple[str, ...]:
-    """Returns the labels to choose from: those asked for, else the model's, else the folders', else OK and KO.
+    """Returns the labels to choose from: those asked for, else the model's, else the folders', OK and KO first.
 
-    Folders that are there are always among them, because their photos have that label already.
+    One folder alone is not enough to choose from; then OK and KO are added. Folders that are there are always among
+    them, because their photos have that label already.
 
     Raises:
         OkkoError: a label cannot be a folder's name.
     """
-    chosen = [check_label(label) for label in asked or of_model] or sorted(folders) or USUAL
-    usual = [label for label in USUAL if label in chosen or label in folders]
-    return tuple(dict.fromkeys([*usual, *chosen, *sorted(folders)]))
+    usual = sorted(folders) if len(folders) > 1 else USUAL
+    chosen = [check_label(label) for label in asked or of_model] or usual
+    first = [label for label in USUAL if label in chosen or label in folders]
+    return tuple(dict.fromkeys([*first, *chosen, *sorted(folders)]))
 
 
 def check_label(label: str) -> str:

@@ -81,4 +81,5 @@ def _decode(data: bytes) -> Lease | None:
 
 
 def _name(key: str) -> str:
-    return f"{_FOLDER}{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{_FOLDER}{digest[:40]}.json"

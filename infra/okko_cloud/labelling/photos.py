@@ -116,6 +116,8 @@ class FolderPhotos:
                 for wanted in (to_key, with_digest(to_key, hashlib.sha256(data).hexdigest())):
                     if self._placed(source, self._path(wanted), data):
                         return wanted
+        except FileNotFoundError as error:
+            raise LabellingError(f"{key} was moved meanwhile; look at it again") from error
         except OSError as error:
             raise self._failed(key, error) from error
         raise LabellingError(f"{key}: other photos lie at {to_key} and beside it; move them away")
@@ -150,6 +152,8 @@ class FolderPhotos:
         path = self._root / key
         if key.startswith("/") or ".." in path.parts:
             raise LabellingError(f"{key!r} is no file of {self._root}")
+        if not self._is_inside(path):
+            raise LabellingError(f"{path} leads out of {self._root}; photos are neither read nor put there")
         return path
 
     def _failed(self, key: str, error: OSError) -> LabellingError:
