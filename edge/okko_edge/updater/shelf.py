@@ -15,6 +15,7 @@ full, read-only or damaged: then what cannot be written is remembered by this pr
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -394,4 +395,6 @@ class Shelf:
             return ""
 
     def _report(self, what: What, digest: str, reason: str = "", facts: Mapping[str, float] | None = None) -> None:
-        self.reports.add(Outcome(self._clock(), what, digest, reason, dict(facts or {})))
+        # JSON has no infinity, and a flag is a number here.
+        numbers = {name: float(fact) for name, fact in (facts or {}).items() if math.isfinite(fact)}
+        self.reports.add(Outcome(self._clock(), what, digest, reason, numbers))
