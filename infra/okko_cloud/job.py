@@ -240,7 +240,7 @@ class Job:
             catalog = self.publisher.look().catalog
             against = in_service(catalog)
             if against == bundle.digest:
-                # An earlier worker put it there, or a person did; what it was compared with is told by what it replaced.
+                # An earlier worker put it there, or a person did; what it replaced is what it was compared with.
                 before = next(iter(catalog.places[STABLE].before), "")
                 earlier = self._get(_ruling_key(run, before), gate.Ruling)
                 return earlier or self._rule(bundle, "", dataset, frozen), True

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from okko_cloud.bucket import BucketError, ChangedError
 from okko_cloud.labelling.layout import Layout
+from okko_models.errors import OkkoError
 from okko_models.photo import PHOTO_SUFFIXES, is_photo_name
 
 if TYPE_CHECKING:
@@ -99,14 +100,27 @@ def as_dataset(
         with tempfile.TemporaryDirectory(dir=scratch, prefix=f"dataset-{os.getpid()}-") as name:
             folder = Path(name)
             expected = _lay_out(folder, snapshot, digests, cache)
-            dataset = _load(folder, group_by, workers)
-            damaged = _damaged(dataset, expected)
-            if not damaged:
-                yield snapshot, dataset
-                return
+            with _speaking_of(photos, folder):
+                dataset = _load(folder, group_by, workers)
+                damaged = _damaged(dataset, expected)
+                if not damaged:
+                    yield snapshot, dataset
+                    return
             for digest in damaged:
                 cache.forget(digest)
     raise BucketError(f"{photos}: the photos change faster than they can be fetched; try again later")
+
+
+@contextmanager
+def _speaking_of(photos: Photos, folder: Path) -> Iterator[None]:
+    """Lets messages name the bucket, not a folder that is gone when they are read."""
+    try:
+        yield
+    except OkkoError as error:
+        words = str(error).replace(str(folder.resolve()), str(photos)).replace(str(folder), str(photos))
+        if words == str(error):
+            raise
+        raise OkkoError(words) from error
 
 
 def file_name(key: str) -> Path:
