@@ -160,7 +160,7 @@ class UpdatesSettings(_Section, frozen=True):
     poll_s: Annotated[float, Meta(ge=5, le=604_800, description="seconds between looks at the registry")] = 3600.0
     max_mb: Annotated[float, Meta(ge=1, le=256, description="megabytes; a larger model is not fetched")] = 64.0
     fetch_memory_mb: Annotated[
-        float, Meta(ge=64, le=4096, description="megabytes that the fetching process may allocate")
+        float, Meta(ge=128, le=4096, description="megabytes that the fetching process may allocate")
     ] = 256.0
     latency_ms: Annotated[float, Meta(gt=0, le=60_000, description="a new model may take so long for a frame")] = 200.0
     shadow_marbles: Annotated[
