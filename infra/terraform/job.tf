@@ -188,11 +188,6 @@ resource "aws_batch_job_definition" "train" {
     }
 
     evaluate_on_exit {
-      on_status_reason = "Host EC2*"
-      action           = "RETRY"
-    }
-
-    evaluate_on_exit {
       on_status_reason = "Your Spot Task was interrupted*"
       action           = "RETRY"
     }

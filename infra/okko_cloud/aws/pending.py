@@ -21,6 +21,9 @@ CLAIM_S: Final = 120.0
 """A start that was claimed so long ago and never made is taken for lost; longer than the trigger may run."""
 
 
+_NOTHING: Final = Waiting()
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """What is to be done.
@@ -32,8 +35,8 @@ class Pending:
         starts_s: when jobs were started, the last month's, oldest first.
     """
 
-    waiting: Waiting = Waiting()
-    claimed: Waiting = Waiting()
+    waiting: Waiting = _NOTHING
+    claimed: Waiting = _NOTHING
     claimed_s: float = 0.0
     starts_s: tuple[float, ...] = ()
 
@@ -43,7 +46,7 @@ class Pending:
         claimed, claimed_s = self.claimed, self.claimed_s
         if claimed.changes and now_s >= claimed_s + CLAIM_S:
             waiting = _together(claimed, waiting)
-            claimed = Waiting()
+            claimed = _NOTHING
         starts_s = tuple(at_s for at_s in self.starts_s if at_s > now_s - MONTH_S)
         return replace(self, waiting=waiting.heard(now_s, changes), claimed=claimed, starts_s=starts_s)
 
@@ -61,11 +64,11 @@ class Pending:
 
     def claim(self, now_s: float) -> Pending:
         """Returns what is to be done while a job is being started for all that waits."""
-        return replace(self, waiting=Waiting(), claimed=self.waiting, claimed_s=now_s)
+        return replace(self, waiting=_NOTHING, claimed=self.waiting, claimed_s=now_s)
 
     def started(self, now_s: float) -> Pending:
         """Returns what is to be done after the job was started."""
-        return replace(self, claimed=Waiting(), starts_s=(*self.starts_s, now_s))
+        return replace(self, claimed=_NOTHING, starts_s=(*self.starts_s, now_s))
 
     def encode(self) -> bytes:
         """Returns it as JSON."""

@@ -128,23 +128,27 @@ def _act(changes: int, where: Surroundings, services: Services, clock: Callable[
         if not _save(pending.claim(now_s) if claims else pending, tag, where, services):
             continue  # another call was faster
         if claims:
-            job = services.batch.submit_job(
-                jobName=f"train-{now_s:.0f}", jobQueue=where.job_queue, jobDefinition=where.job_definition
-            )
-            print(f"job {job['jobId']} for {pending.waiting.changes} changes")
-            _change(lambda state: state.started(now_s), where, services)
+            _start(pending.waiting.changes, now_s, where, services)
         elif due_s is not None:
             _set_alarm(max(due_s, now_s + _SOON_S), where, services)
         return
-    raise RuntimeError(f"s3://{where.bucket}/{STATE} is changed by others all the time; trying again later")
+    raise _crowded(where)
 
 
-def _change(rule: Callable[[Pending], Pending], where: Surroundings, services: Services) -> None:
+def _start(changes: int, now_s: float, where: Surroundings, services: Services) -> None:
+    job = services.batch.submit_job(
+        jobName=f"train-{now_s:.0f}", jobQueue=where.job_queue, jobDefinition=where.job_definition
+    )
+    print(f"job {job['jobId']} for {changes} changes")
     for _ in range(_TRIES):
         state, tag = _load(where, services)
-        if _save(rule(state), tag, where, services):
+        if _save(state.started(now_s), tag, where, services):
             return
-    raise RuntimeError(f"s3://{where.bucket}/{STATE} is changed by others all the time; trying again later")
+    raise _crowded(where)
+
+
+def _crowded(where: Surroundings) -> RuntimeError:
+    return RuntimeError(f"s3://{where.bucket}/{STATE} is changed by others all the time; trying again later")
 
 
 def _load(where: Surroundings, services: Services) -> tuple[Pending, str]:
