@@ -11,6 +11,7 @@ import enum
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -171,7 +172,7 @@ def _client(request: Request, trust: Path) -> Client:
     if not (trust / ROOT).is_file():
         raise ShelfError(f"{trust} trusts no registry yet: okko device enroll REGISTRY root.json")
     transport = open_transport(request.registry, endpoint_url=request.endpoint_url)
-    return Client(trust, transport, limits=Limits(bundle_bytes=int(request.max_mb * 1e6)))
+    return Client(trust, transport, clock=time.time, limits=Limits(bundle_bytes=int(request.max_mb * 1e6)))
 
 
 def _told(result: Result, message: str, wanted: Wanted, downloaded_bytes: int = 0) -> Fetched:
