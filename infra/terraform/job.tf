@@ -151,6 +151,7 @@ resource "aws_batch_job_definition" "train" {
       { type = "MEMORY", value = tostring(1024 * var.job_memory_gb) },
     ]
 
+    linuxParameters              = { initProcessEnabled = true } # so that signals arrive and children are buried
     runtimePlatform              = { operatingSystemFamily = "LINUX", cpuArchitecture = var.architecture }
     networkConfiguration         = { assignPublicIp = "ENABLED" }
     fargatePlatformConfiguration = { platformVersion = "1.4.0" }
