@@ -11,6 +11,7 @@ browser's `Origin` says, and as JSON (cross-site requests).
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib import resources
@@ -135,6 +136,8 @@ class App:
         }
         self.trouble: str | None = None
         """What keeps the photos from being looked at now."""
+        self.idle = threading.Event()
+        """Somebody asked for more photos than there were."""
 
     def answer(self, request: Request) -> Response:
         """Returns the response; never raises."""
@@ -185,7 +188,10 @@ class App:
 
     def _take(self, body: bytes) -> Response:
         asked = msgspec.json.decode(body, type=_Take)
-        return _json({"photos": [_shown(one) for one in self._desk.take(asked.person, asked.count, asked.holding)]})
+        taken = self._desk.take(asked.person, asked.count, asked.holding)
+        if len(taken) < asked.count:
+            self.idle.set()
+        return _json({"photos": [_shown(one) for one in taken]})
 
     def _decide(self, body: bytes) -> Response:
         asked = msgspec.json.decode(body, type=_Decide)

@@ -42,6 +42,7 @@ class Entry:
         here: whether it was there when last looked for.
         skipped: the browser windows that do not want to see it again.
         taken_until_s: somebody else is looking at it until then, on the desk's clock.
+        busy: held while it is handed out or decided on.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Entry:
     here: bool = True
     skipped: set[str] = field(default_factory=set)
     taken_until_s: float = 0.0
+    busy: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)

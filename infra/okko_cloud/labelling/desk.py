@@ -119,7 +119,13 @@ class Desk:
                 break
             if entry.number in holding or person.session in entry.skipped or entry.taken_until_s > self._now_s():
                 continue
-            if one := self._hand_out(entry, person):
+            if not entry.busy.acquire(blocking=False):
+                continue  # somebody has just decided on it
+            try:
+                one = self._hand_out(entry, person)
+            finally:
+                entry.busy.release()
+            if one:
                 shown.append(one)
         return shown
 
@@ -213,8 +219,9 @@ class Desk:
             raise LabellingError(f"there is no label {label[:80]!r}; there are {', '.join(self.catalogue.labels)}")
         if entry.look and entry.look.problem:
             raise LabellingError(f"{entry.key} cannot be read, so it takes no label; skip it")
-        to_key = entry.key if label == entry.label else f"{label}/{entry.rest}"
-        return self._write(person, entry, label, to_key, revision)
+        with entry.busy:
+            to_key = entry.key if label == entry.label else f"{label}/{entry.rest}"
+            return self._write(person, entry, label, to_key, revision)
 
     def undo(self, person: Person, number: int, revision: int) -> Outcome:
         """Takes back a decision: the photo lies again where it lay, and waits.
@@ -223,15 +230,16 @@ class Desk:
             OkkoError: there is no such photo, there is nothing to undo, or the place fails.
         """
         entry = self.catalogue.find(number)
-        latest = self._book.latest(entry.digest) if entry.digest else None
-        if latest is None or latest.revision < revision or latest.undoes:
-            raise LabellingError("there is nothing to undo")
-        if latest.revision > revision:
-            return self._overtaken(entry, latest)
-        outcome = self._write(person, entry, latest.was, latest.from_key, revision, undoes=revision)
-        if outcome.stands:
-            self._lease(entry, person)
-        return outcome
+        with entry.busy:
+            latest = self._book.latest(entry.digest) if entry.digest else None
+            if latest is None or latest.revision < revision or latest.undoes:
+                raise LabellingError("there is nothing to undo")
+            if latest.revision > revision:
+                return self._overtaken(entry, latest)
+            outcome = self._write(person, entry, latest.was, latest.from_key, revision, undoes=revision)
+            if outcome.stands:
+                self._lease(entry, person)
+            return outcome
 
     def skip(self, person: Person, number: int) -> None:
         """Leaves a photo to others; this window is not shown it again.
@@ -285,7 +293,7 @@ class Desk:
                 return self._overtaken(entry, there)
             decision = there  # the photo could not be moved the first time
         key_before = entry.key
-        self.catalogue.moved(entry, self._photos.move(entry.key, decision.to_key, data), label)
+        self.catalogue.moved(entry, self._photos.move(key_before, decision.to_key, data), label)
         self.decisions += 1
         self._give_back(key_before, entry.number, person)
         return Outcome(True, decision)

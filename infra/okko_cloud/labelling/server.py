@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _ADDRESS: Final = "127.0.0.1"
 _MOST_BODY_BYTES: Final = 8 << 10
 _REFRESH_S: Final = 20.0
+_SOON_S: Final = 2.0
+"""When somebody has nothing left to do, what others did is looked for so soon."""
 _PAUSE_S: Final = 0.5
 _RETRY_S: Final = 5.0
 _LOOKERS: Final = 2
@@ -39,6 +41,7 @@ class Server:
         class Handler(_Handler):
             answers = app
 
+        self._handler = Handler
         try:
             self._server = http.server.ThreadingHTTPServer((_ADDRESS, port), Handler)
         except (OSError, OverflowError) as error:
@@ -56,7 +59,8 @@ class Server:
         return f"http://{_ADDRESS}:{self._server.server_address[1]}/"
 
     def close(self) -> None:
-        """Stops serving."""
+        """Stops serving; what comes in on connections that are open still is not answered."""
+        self._handler.closed = True
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(_CLOSE_S)
@@ -81,6 +85,7 @@ class Helpers:
     def close(self) -> None:
         """Ends the threads; waits for 5 seconds at most."""
         self._closing.set()
+        self._app.idle.set()
         for thread in self._threads:
             thread.join(_CLOSE_S / len(self._threads))
 
@@ -96,7 +101,9 @@ class Helpers:
                 self._closing.wait(_PAUSE_S)
 
     def _refresh(self) -> None:
-        while not self._closing.wait(_REFRESH_S):
+        while not self._closing.wait(_SOON_S):
+            self._app.idle.wait(_REFRESH_S - _SOON_S)
+            self._app.idle.clear()
             try:
                 self._catalogue.refresh()
             except Exception as error:  # likewise
@@ -107,6 +114,7 @@ class Helpers:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     answers: ClassVar[App]
+    closed: ClassVar[bool] = False
     protocol_version = "HTTP/1.1"
     timeout = 30.0  # of a connection on which nothing happens
     server_version, sys_version = "okko", ""
@@ -126,6 +134,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._reply(self.rfile.read(int(length)))
 
     def _reply(self, body: bytes) -> None:
+        if self.closed:
+            self.close_connection = True
+            return
         # A header that came twice is joined, so that neither of two Hosts is believed.
         headers = {name.lower(): ",".join(self.headers.get_all(name, [])) for name in self.headers}
         response = self.answers.answer(Request(self.command, self.path, headers, body))

@@ -112,8 +112,9 @@ class Bucket:
         found = {}
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.prefix):
             for entry in page.get("Contents", []):
-                body = self.client.get_object(Bucket=self.name, Key=entry["Key"])["Body"].read()
-                found[entry["Key"].removeprefix(self.prefix)] = body
+                with contextlib.suppress(self.client.exceptions.NoSuchKey):  # it was moved meanwhile
+                    body = self.client.get_object(Bucket=self.name, Key=entry["Key"])["Body"].read()
+                    found[entry["Key"].removeprefix(self.prefix)] = body
         return found
 
     def open(self) -> tuple[Photos, Store]:

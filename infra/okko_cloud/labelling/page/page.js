@@ -79,7 +79,8 @@ async function takeMore() {
     const taken = await ask("/take", { count: AHEAD, holding: ahead.slice(0, 8).map((photo) => photo.number) });
     for (const photo of taken.photos) {
       const known = photos.findIndex((other) => other.number === photo.number);
-      if (known >= here) continue;
+      // One that was labelled here comes again if somebody else has taken the label back.
+      if (known >= here || (photos[known]?.label_now && photos[known].revision >= photo.revision)) continue;
       photos.push(photo);
       fetchPicture(photo);
     }
