@@ -172,6 +172,9 @@ class PhotoCache:
         folder.mkdir(parents=True, exist_ok=True)
         self._turn = threading.Lock()
         self._index = sqlite3.connect(folder / "index.sqlite", timeout=30, check_same_thread=False)
+        # What the power takes with it is fetched again, and what it garbles is noticed by its digest: no need to wait.
+        self._index.execute("PRAGMA journal_mode=WAL")
+        self._index.execute("PRAGMA synchronous=OFF")
         self._index.execute(
             "CREATE TABLE IF NOT EXISTS objects (place TEXT, key TEXT, etag TEXT, size INTEGER, sha256 TEXT,"
             " PRIMARY KEY (place, key, etag, size))"

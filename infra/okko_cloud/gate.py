@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_SLOWER: Final = 1.5
 """A new model may take so many times as long for a photo as the one in service."""
+_NOISE_MS: Final = 2.0
+"""So small a difference is nobody's concern, and cannot be measured on a busy machine."""
 _ALL_SIGNS: Final = 16
 """With so many differences every combination of signs is tried; with more, `_DRAWS` of them are drawn."""
 _DRAWS: Final = 20_000
@@ -182,7 +184,7 @@ def rule(
     comparison = compare(new.costs, other, groups)
     limit_ms = math.inf if max_latency_ms is None else max_latency_ms
     if old:
-        limit_ms = min(limit_ms, MOST_SLOWER * old.latency_ms)
+        limit_ms = min(limit_ms, max(MOST_SLOWER * old.latency_ms, old.latency_ms + _NOISE_MS))
     figures = (
         f"{comparison.new_cost:.4g} a photo against {comparison.old_cost:.4g} of {words}, "
         f"on {comparison.photos} test photos"

@@ -20,7 +20,7 @@ import numpy as np
 
 from okko_cloud import gate, split
 from okko_cloud.bucket import is_running
-from okko_cloud.lease import LEASE_S, take
+from okko_cloud.lease import LEASE_S, take, tidy
 from okko_cloud.place import TRAINING, Settings
 from okko_cloud.publishing import STABLE, bring, in_service, published_for
 from okko_cloud.snapshot import as_dataset, take_snapshot
@@ -141,6 +141,7 @@ class Job:
         _sweep(self.folder / WORK)
         snapshot = take_snapshot(self.photos)
         if (done := self._done(snapshot)) is not None:
+            tidy(self.store, clock=self.clock)
             return Outcome("unchanged", snapshot.digest, done)
         lease = take(
             self.store,

@@ -177,6 +177,13 @@ def take(
     return Lease(store, lock, now.tag, clock=clock, lease_s=lease_s, took_over=took_over)
 
 
+def tidy(store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    """Lets go of a lock that a dead worker has left behind."""
+    if (left := holder(store)) is not None and left.until <= clock():
+        with contextlib.suppress(BusyError):
+            take(store, left.what, clock=clock).release()
+
+
 def holder(store: Store) -> Lock | None:
     """Returns the lock as it is; None when nobody holds it."""
     found = store.get(LOCK)
