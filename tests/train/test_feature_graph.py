@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from PIL import Image
@@ -91,6 +92,14 @@ def test_shrinking_filters_first_so_that_a_checkerboard_turns_grey():
     grey = np.full((64, 64, 3), 128, np.uint8)
     recipe = Recipe(View(None, 64))
     assert np.abs(run(recipe, fine) - run(recipe, grey)).max() < 0.05 * np.abs(run(recipe, grey)).max()
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_pixels_are_resized_as_whole_numbers_which_all_processors_do_alike(name):
+    model = onnx.shape_inference.infer_shapes(feature_model(LOOKS[name]))
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    (resize,) = [node for node in model.graph.node if node.op_type == "Resize"]
+    assert types[resize.input[0]] == types[resize.output[0]] == onnx.TensorProto.UINT8
 
 
 def test_the_centre_counts_more_in_centre_pooling_and_a_constant_map_stays_as_it_is():

@@ -39,12 +39,12 @@ glance (uint8[N, H, W, 3] image) => (float[N, 3, {_SIZE}, {_SIZE}] glance_seen)
     glance_steps = Concat<axis = 0>(glance_step, glance_step)
     glance_thinned = Slice(image, glance_zeros, glance_extent, glance_axes, glance_steps)
     glance_planes = Transpose<perm = [0, 3, 1, 2]>(glance_thinned)
-    glance_pixels = Cast<to = 1>(glance_planes)
     glance_batch = Shape<start = 0, end = 1>(image)
     glance_sizes = Concat<axis = 0>(glance_batch, glance_chw)
     glance_small = Resize<mode = "linear", antialias = 1, coordinate_transformation_mode = "half_pixel">
-        (glance_pixels, , , glance_sizes)
-    glance_centred = Sub(glance_small, glance_middle)
+        (glance_planes, , , glance_sizes)
+    glance_pixels = Cast<to = 1>(glance_small)
+    glance_centred = Sub(glance_pixels, glance_middle)
     glance_seen = Mul(glance_centred, glance_scale)
 }}
 """
