@@ -110,6 +110,7 @@ class DeviceProcess:
         period_s: from one marble to the next.
         environment: added to that of the process.
         arguments: added to the command.
+        program: the device, or one that measures it.
     """
 
     def __init__(
@@ -122,13 +123,14 @@ class DeviceProcess:
         period_s: float = 0.05,
         environment: dict[str, str] | None = None,
         arguments: tuple[str, ...] = (),
+        program: str = "tests.faults.device",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "okko.toml").write_text(config)
         self.log = folder / "world.log"
         self._lives_before = len(read_lives(self.log))
         start = time.monotonic() if start_s is None else start_s
-        command = [sys.executable, "-m", "tests.faults.device", photos, self.log, start, period_s]
+        command = [sys.executable, "-m", program, photos, self.log, start, period_s]
         command += ["run", "--config", folder / "okko.toml", "--json", *arguments]
         self._said = (folder / "said.txt").open("ab")
         self.started_s = time.monotonic()
