@@ -5,11 +5,12 @@ Kept in memory, and brought up to date with the folder or bucket now and then; o
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from okko_cloud.events import UNLABELLED
 from okko_cloud.labelling.layout import Layout, choose_labels, with_digest
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from okko_cloud.labelling.book import Book, Decision
     from okko_cloud.labelling.looking import Eye
     from okko_cloud.labelling.photos import Listed, Photos
+
+_ENOUGH: Final = 200
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +105,8 @@ class Catalogue:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._entries: dict[int, Entry] = {}
+        # Those without a label first: they are what people came for.
+        self._to_look_at: list[tuple[bool, int]] = []
         self.labels: tuple[str, ...] = ()
         self.refresh()
 
@@ -135,6 +140,8 @@ class Catalogue:
         new = Entry(number, file.key, file.size, place.label, place.rest)
         if problem := _problem_of(file):
             new.look = Look(problem=problem)
+        else:
+            heapq.heappush(self._to_look_at, (new.label is not None, number))
         self._entries[number] = new
         self._judge(new)
 
@@ -184,17 +191,18 @@ class Catalogue:
             OfflineError: the place does not answer; the photo is looked at again later.
         """
         with self._lock:
-            waiting = (entry for entry in self._entries.values() if entry.look is None and entry.here)
-            # Those without a label first: they are what people came for.
-            entry = min(waiting, key=lambda entry: (entry.label is not None, entry.number), default=None)
-            if entry is None:
-                return False
-            entry.look = Look()
+            entry = None
+            while entry is None:
+                if not self._to_look_at:
+                    return False
+                turn = heapq.heappop(self._to_look_at)
+                entry = self._entries.get(turn[1])
             key, beside = entry.key, self._layout.beside(entry.key, entry.rest)
         try:
             look = self._eye.look(key, beside)
         except OfflineError:
-            entry.look = None
+            with self._lock:
+                heapq.heappush(self._to_look_at, turn)
             raise
         except Exception as error:  # whatever is wrong with one photo, the others are looked at
             look = Look(problem=f"it cannot be looked at: {error}")
@@ -206,6 +214,13 @@ class Catalogue:
         with self._lock:
             entry.look = look
             self._judge(entry)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether so many photos were looked at that the most useful ones are worth their name."""
+        with self._lock:
+            looks = [entry.look is not None for entry in self._entries.values() if entry.here]
+        return all(looks) or sum(looks) >= _ENOUGH
 
     def queue(self) -> list[Entry]:
         """Returns the photos that wait for a decision, in the order in which they are to be shown."""

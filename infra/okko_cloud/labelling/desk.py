@@ -103,6 +103,8 @@ class Desk:
     def take(self, person: Person, count: int, holding: Iterable[int] = ()) -> list[Shown]:
         """Hands a person up to `count` photos that nobody else is looking at, the most useful first.
 
+        None until enough photos were looked at to know which those are.
+
         Args:
             person: who asks.
             count: how many.
@@ -114,6 +116,8 @@ class Desk:
         holding = set(holding)
         self.keep(person, holding)
         shown: list[Shown] = []
+        if not self.catalogue.is_ready:
+            return shown
         for entry in self.catalogue.queue():
             if len(shown) >= count:
                 break

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from okko_models.classifier import Classifier
 
 _T = TypeVar("_T")
+_BY = "the model"
 _UNCERTAIN, _NEAR, _RANDOM = "uncertain", "near a threshold", "random"
 
 
@@ -96,7 +97,7 @@ class Eye:
         except PhotoError as error:
             return Look(None, label, str(error).removeprefix(f"{key}: "))
         rule = model.bundle.manifest.decision
-        guess = Guess.of(model.by_label(said), said.probability_of_ok, said.novelty, rule, _name(model))
+        guess = Guess.of(model.by_label(said), said.probability_of_ok, said.novelty, rule, _BY)
         return Look(guess, label)
 
     def _said_by(self, model: Classifier, said: Sidecar) -> Guess | None:
@@ -106,7 +107,7 @@ class Eye:
         if said.probability.keys() != set(model.bundle.manifest.labels):
             return None
         rule = model.bundle.manifest.decision
-        return Guess.of(said.probability, said.probability_of_ok, said.novelty or 0.0, rule, _name(model))
+        return Guess.of(said.probability, said.probability_of_ok, said.novelty or 0.0, rule, _BY)
 
     def _json(self, key: str | None, kind: type[_T]) -> _T | None:
         data = self._photos.load(key) if key else None
@@ -129,7 +130,3 @@ def _said(said: Sidecar) -> Guess | None:
         by=f"the model on {said.device}",
         sampled=said.reason == _RANDOM,
     )
-
-
-def _name(model: Classifier) -> str:
-    return f"{model.bundle.manifest.name} {model.bundle.manifest.version}"

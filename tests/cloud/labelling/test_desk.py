@@ -67,6 +67,16 @@ def test_the_most_useful_photos_come_first_each_with_its_reason(folder: Folder, 
     ]
 
 
+def test_nothing_is_shown_before_it_is_known_what_is_most_useful(folder: Folder, model: Classifier):
+    folder.put({"unlabelled/0.png": png(220), "unlabelled/1.png": png(230), "unlabelled/2.png": png(128)})
+    room = enter(folder, model)
+    for _ in range(2):
+        assert room.catalogue.look_at_next()
+        assert take(room) == []
+    room.look()
+    assert take(room)[0].entry.key == "unlabelled/2.png"
+
+
 def test_without_a_model_all_unlabelled_photos_wait_and_the_labelled_ones_do_not(place: Place):
     place.put({"unlabelled/a.png": png(1), "b.png": png(2), "OK/c.png": png(3)})
     room = enter(place).look()

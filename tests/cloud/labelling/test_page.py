@@ -78,7 +78,7 @@ def test_keys_label_skip_go_back_and_undo_without_a_reload(room: Room, folder: F
         first.run("window.notReloaded = true")
         assert first.photo() == "unlabelled/doubt1.png"
         assert first.text("#reason").lower() == "the model is uncertain"
-        assert "redness 1 says KO, 52 % sure" in first.text("#guess")
+        assert "The model says KO, 52 % sure" in first.text("#guess")
         first.key("o")
         assert first.photo() == "unlabelled/doubt2.png"
         first.key("k")

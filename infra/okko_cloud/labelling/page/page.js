@@ -46,6 +46,7 @@ function notice(text) {
 }
 
 const who = () => at("who").value.trim() || news?.who || "somebody";
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const current = () => photos[here];
 const percent = (share) => `${Math.round(100 * share)} %`;
 const clock = (unix_s) => {
@@ -192,7 +193,7 @@ function show() {
   set("empty", empty(photo));
   set("reason", photo ? photo.reason : "");
   set("guess", photo ? guess(photo) : "");
-  set("stored", photo ? (photo.label ? `It is labelled ${photo.label}.` : "It has no label.") : "");
+  set("stored", photo ? stored(photo) : "");
   set("said", photo ? history(photo) : "");
   set("name", photo ? photo.name : "");
   for (const button of at("choices").children) {
@@ -219,10 +220,15 @@ function empty(photo) {
 function guess(photo) {
   const parts = [];
   if (photo.guess) {
-    parts.push(`${photo.guess.by} says ${photo.guess.label}, ${percent(photo.guess.confidence)} sure`);
+    parts.push(`${capital(photo.guess.by)} says ${photo.guess.label}, ${percent(photo.guess.confidence)} sure`);
     if (photo.guess.novelty > 1) parts.push("unlike anything it was trained on");
   }
   return parts.length ? `${parts.join("; ")}.` : "";
+}
+
+function stored(photo) {
+  const verb = photo.label_now ? "was" : "is";
+  return photo.label ? `It ${verb} labelled ${photo.label}.` : `It ${photo.label_now ? "had" : "has"} no label.`;
 }
 
 function history(photo) {
