@@ -167,6 +167,7 @@ def _sort(
     from okko_edge.beside import Beside, Surroundings, journal_path
     from okko_edge.camera import CameraChoice
     from okko_edge.journal import RunRecord
+    from okko_edge.memory import keep_little
     from okko_edge.output import RunReport, live_line
     from okko_edge.rig import set_up
     from okko_edge.sorter import Judge, Sorter, verdict_of_two
@@ -175,6 +176,7 @@ def _sort(
     from okko_models.classifier import Classifier
     from okko_models.errors import OkkoError
 
+    keep_little()
     choice = CameraChoice.parse(settings.camera.source)
     configured = Path(settings.bundle)
     classifier = updates.load() if updates else Classifier.open(configured, threads=settings.sorting.threads)
