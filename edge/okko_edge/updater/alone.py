@@ -77,4 +77,5 @@ def try_and_switch(shelf: Shelf, settings: Settings, trial_factory: TrialFactory
         trial.close()
     shelf.tested(candidate.digest, asdict(test))
     shelf.switch(candidate.digest)
+    shelf.prune()
     return test

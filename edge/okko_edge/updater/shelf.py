@@ -124,7 +124,7 @@ class Shelf:
         """Returns the model to sort with, every file compared with its digest; None: the shelf has none.
 
         That is the current one; or the one before, if the current one was rejected or is damaged. Whoever is in charge
-        then also changes the link.
+        then also changes the link; but not before the disk has taken why.
         """
         current, told = self.current, ""
         for digest in self.state.choices(current, self.previous):
@@ -137,13 +137,13 @@ class Shelf:
                 continue
             if told:
                 self._memory.warn(f"{told}; sorting with model {digest[:12]}")
-            if digest != current and current not in self._avoided:
+            if digest != current and current not in self._avoided and self.complete:
                 self._settle(digest, current, told)
             return bundle
         if told:
             # The links stay: a disk that cannot be read now may be read again at the next start.
             self._memory.warn(f"{told}; sorting with the model that the configuration names")
-        elif current and current not in self._avoided:
+        elif current and current not in self._avoided and self.complete:
             self._settle("", current, "")
         return None
 
@@ -298,7 +298,7 @@ class Shelf:
                 disk.write(rules.switching(state, digest, self._clock(), running=running))
                 if current not in state.choices(current, ""):
                     disk.remove(PREVIOUS)
-                elif state.on_probation(current) is None:
+                elif state.on_probation(current) is None or current in state.confirmed:
                     disk.point(PREVIOUS, current)
                 disk.point(CURRENT, digest)
             except OSError:
