@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,10 @@ MODEL = "model.onnx"
 REPORT = "report.html"
 EXAMPLES = "examples.npz"
 GOLDEN = "golden"
-# Ten times the largest model that okko makes today; a bound on what a hostile bundle can make a device read.
+# Ten times the largest model that okko makes today; a bound on what a hostile bundle can make a device read, for one
+# file and for all together.
 MAX_FILE_BYTES = 256 << 20
+MAX_FILES = 200
 
 
 def sha256(data: bytes) -> str:
@@ -60,11 +63,14 @@ class Bundle:
         Raises:
             BundleError: no such folder, no manifest, a file missing, altered or unexpected.
         """
-        if not path.is_dir():
-            what = "is a file" if path.is_file() else "does not exist"
-            raise BundleError(f"{path} {what}; expected the folder of a bundle, as `okko train --out` writes it")
-        if not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} has no {MANIFEST}, so it is not a bundle; `okko train --out` writes one")
+        try:
+            if not path.is_dir():
+                what = "is a file" if path.is_file() else "does not exist"
+                raise BundleError(f"{path} {what}; expected the folder of a bundle, as `okko train --out` writes it")
+            if not (path / MANIFEST).is_file():
+                raise BundleError(f"{path} has no {MANIFEST}, so it is not a bundle; `okko train --out` writes one")
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         data = _read(path, MANIFEST, manifests.MAX_MANIFEST_BYTES)
         bundle = cls(path, manifests.decode(data), sha256(data))
         bundle._verify()
@@ -89,7 +95,13 @@ class Bundle:
 
     def _verify(self) -> None:
         files = self.manifest.files
-        found = {str(file.relative_to(self.path).as_posix()) for file in self.path.rglob("*") if not file.is_dir()}
+        total = sum(entry.size for entry in files.values())
+        if len(files) > MAX_FILES or total > MAX_FILE_BYTES:
+            raise BundleError(
+                f"{self.path} has {len(files)} files of {total} bytes; "
+                f"okko reads at most {MAX_FILES} files of {MAX_FILE_BYTES} bytes together"
+            )
+        found = _found(self.path)
         if unexpected := sorted(found - set(files) - {MANIFEST}):
             raise BundleError(f"{self.path} holds files that its manifest does not name: {', '.join(unexpected[:5])}")
         needed = {MODEL, *(frame.file for frame in self.manifest.golden)}
@@ -99,6 +111,31 @@ class Bundle:
             self.read(name)
 
 
+def _found(folder: Path) -> set[str]:
+    """The names of all files in a bundle; looks one folder deep, because nothing of a bundle lies deeper."""
+    names: set[str] = set()
+    waiting = [""]
+    try:
+        while waiting:
+            inside = waiting.pop()
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    name = inside + entry.name
+                    if entry.is_dir(follow_symlinks=False) and not inside:
+                        waiting.append(f"{name}/")
+                    elif entry.is_file(follow_symlinks=False):
+                        names.add(name)
+                    else:
+                        raise BundleError(
+                            f"{folder / name} is a link, a pipe or a folder too deep; a bundle holds plain files only"
+                        )
+                    if len(names) + len(waiting) > MAX_FILES + 1:
+                        raise BundleError(f"{folder} holds more than {MAX_FILES} files; it is not a bundle of okko")
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read: {error.strerror}") from error
+    return names
+
+
 def _read(folder: Path, name: str, limit: int) -> bytes:
     if limit > MAX_FILE_BYTES:
         raise BundleError(f"{folder / name}: {limit} bytes are more than the {MAX_FILE_BYTES} that okko reads")
@@ -106,8 +143,12 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
     if path.is_symlink():
         raise BundleError(f"{path} is a link; a bundle holds plain files only")
     try:
-        with path.open("rb") as file:
-            return file.read(limit + 1)
+        # A pipe would keep whoever opens it waiting for somebody to write.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise BundleError(f"{path} is not a plain file; a bundle holds plain files only")
+            return file.read(min(limit, facts.st_size) + 1)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
 

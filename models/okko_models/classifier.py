@@ -18,7 +18,7 @@ import onnxruntime
 
 from okko_models.bundle import MODEL, Bundle
 from okko_models.errors import BundleError, SelfTestError
-from okko_models.photo import read_photo
+from okko_models.photo import read_golden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,11 +172,20 @@ class Classifier:
         """Repeats the golden frames and returns the largest difference in probability.
 
         Raises:
-            SelfTestError: the difference is beyond the bundle's tolerance: this machine computes something else.
+            SelfTestError: the difference is beyond the bundle's tolerance: this machine computes something else; or
+                the model fails.
+            PhotoError: a golden frame is none.
         """
         worst = 0.0
         for frame in self.bundle.manifest.golden:
-            got = self.classify(read_photo(self.bundle.read(frame.file), name=frame.file)).probability
+            image = read_golden(self.bundle.read(frame.file), name=frame.file)
+            try:
+                got = self.classify(image).probability
+            except Exception as error:  # onnxruntime's exceptions share no public base class
+                raise SelfTestError(
+                    f"{self.bundle.path}: the model fails on its golden frame {frame.file}; do not use it on this "
+                    f"machine (onnxruntime {onnxruntime.__version__}: {error})"
+                ) from error
             difference = float(np.abs(got - np.array(frame.probability)).max())
             worst = max(worst, difference if math.isfinite(difference) else math.inf)
         tolerance = self.bundle.manifest.model.tolerance

@@ -16,10 +16,11 @@ from okko_models.errors import BundleError
 SCHEMA_VERSION = 2
 MAX_MANIFEST_BYTES = 1 << 20
 
+SHA256_PATTERN = r"\A[0-9a-f]{64}\Z"
 NAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z"
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256_PATTERN)]
 # A path inside the bundle: one folder deep at most, no dot names, so it cannot leave the bundle.
 FilePath = Annotated[str, msgspec.Meta(pattern=r"\A(?:[A-Za-z0-9][A-Za-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
 Size = Annotated[int, msgspec.Meta(ge=0)]
@@ -143,5 +144,5 @@ def decode(data: bytes) -> Manifest:
                 + ("Update okko on this machine." if found > SCHEMA_VERSION else "Train the model again.")
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"manifest.json is not a manifest of okko: {error}") from error

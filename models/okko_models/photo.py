@@ -27,6 +27,7 @@ PHOTO_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".t
 
 # "JPEG" includes the MPO files that many phones write.
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+_GOLDEN_PIXEL_LIMIT: Final = LONGEST_SIDE**2
 _PHOTO_STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*")
 _SAVE_AGAIN: Final = "Save it as an 8-bit JPEG or PNG."
 
@@ -97,6 +98,18 @@ def read_photo(source: Path | bytes, *, name: str | None = None) -> NDArray[np.u
     return decode_photo(read_bytes(source, name=name), name=name).pixels
 
 
+def read_golden(data: bytes, *, name: str) -> NDArray[np.uint8]:
+    """Reads a golden frame of a bundle, as `read_photo` does, but takes only what training writes: a PNG.
+
+    A bundle may come from anybody, and a small file can hold an image that takes a device's whole memory; so there are
+    fewer decoders and fewer pixels than for photos.
+
+    Raises:
+        PhotoError: it is no PNG, is damaged, or has more than 4 million pixels.
+    """
+    return decode_photo(data, name=name, formats=("PNG",), pixel_limit=_GOLDEN_PIXEL_LIMIT).pixels
+
+
 def read_bytes(path: Path, *, name: str) -> bytes:
     """The bytes of a file.
 
@@ -111,19 +124,27 @@ def read_bytes(path: Path, *, name: str) -> bytes:
         ) from error
 
 
-def decode_photo(data: bytes, *, name: str) -> DecodedPhoto:
+def decode_photo(
+    data: bytes, *, name: str, formats: tuple[str, ...] = _FORMATS, pixel_limit: int = PIXEL_LIMIT
+) -> DecodedPhoto:
     """Decodes the bytes of a photo, as `read_photo` does, and keeps the size the photo had.
 
+    Args:
+        data: the file.
+        name: what messages call it.
+        formats: Pillow's names of the formats that are read.
+        pixel_limit: so many pixels it may have.
+
     Raises:
-        PhotoError: the bytes are empty, are no photo, are cut off, or hold more than `PIXEL_LIMIT` pixels.
+        PhotoError: the bytes are empty, are no photo, are cut off, or hold more than `pixel_limit` pixels.
     """
     if not data:
         raise PhotoError(f"{name}: the file is empty. Copy it again, or delete it.")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
-            if width * height > PIXEL_LIMIT:
-                raise _too_large(name, f"{width}x{height} pixels")
+            if width * height > pixel_limit:
+                raise _too_large(name, f"{width}x{height} pixels", pixel_limit)
             return _decode(image, name)
     except PhotoError:
         raise
@@ -132,7 +153,7 @@ def decode_photo(data: bytes, *, name: str) -> DecodedPhoto:
             raise _damaged(name, "its header cannot be read") from error
         raise PhotoError(f"{name}: {_what_it_is(data)}, not a photo. {_SAVE_AGAIN}") from error
     except Image.DecompressionBombError as error:
-        raise _too_large(name, "too many pixels") from error
+        raise _too_large(name, "too many pixels", pixel_limit) from error
     # A damaged file can make Pillow's readers raise nearly anything (struct.error, KeyError, zlib.error, ...).
     except Exception as error:
         raise _damaged(name, error) from error
@@ -188,8 +209,8 @@ def _damaged(name: str, why: object) -> PhotoError:
     return PhotoError(f"{name}: damaged or cut off ({why}). Copy it again from where it came, or delete it.")
 
 
-def _too_large(name: str, found: str) -> PhotoError:
-    limit = PIXEL_LIMIT // 1_000_000
+def _too_large(name: str, found: str, pixel_limit: int) -> PhotoError:
+    limit = pixel_limit // 1_000_000
     return PhotoError(f"{name}: {found}; the limit is {limit} megapixels. Save a smaller copy of it.")
 
 

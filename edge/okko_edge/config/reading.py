@@ -1,15 +1,15 @@
 """Reads the configuration file and the flags above it into `Settings`, and says exactly what cannot be read.
 
-Every problem of a file is named at once, with its line. Python's TOML reader keeps no line numbers, so they are found
-afterwards, by reading ever longer beginnings of the file until the key appears.
+Every problem of a file is named at once, with its line, or the first twenty. Python's TOML reader keeps no line
+numbers, so they are found afterwards, by reading each statement once more by itself.
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
 import math
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 SYSTEM_FILE = Path("/etc/okko/okko.toml")
 VARIABLE = "OKKO_CONFIG"
 # A configuration is a page or two; what is larger is another file.
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 17
+_MOST_PROBLEMS = 20
 FROM_FLAG = "command line"
 
 
@@ -100,8 +101,12 @@ def read(path: Path | None, overrides: Mapping[str, object] | None = None) -> Lo
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     problems: list[str] = []
+    lines = _lines(text)
     for dotted, value in _leaves(table):
-        origins[dotted] = f"line {_line(text, dotted)}"
+        if len(problems) == _MOST_PROBLEMS:
+            problems.append("and perhaps more")
+            break
+        origins[dotted] = f"line {lines[dotted]}"
         try:
             key = _known(dotted, value)
             values[dotted] = _from_file(key, value, path.parent.absolute() if path else Path())
@@ -203,27 +208,37 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
     return nested
 
 
-def _line(text: str, dotted: str) -> int:
-    """The line on which the statement begins that sets a key."""
-    statements = 0
-    for number, table in _beginnings(text):
-        if dotted in dict(_leaves(table)):
-            return statements + 1
-        statements = number
-    raise AssertionError(f"{dotted} is in the file, so it is in some beginning of it")
-
-
-@functools.lru_cache(maxsize=1)
-def _beginnings(text: str) -> tuple[tuple[int, dict[str, Any]], ...]:
-    """Every beginning of the file that is TOML by itself: how many lines it has, and what it says."""
-    lines = text.splitlines(keepends=True)
-    readable = []
-    for number in range(1, len(lines) + 1):
-        try:
-            readable.append((number, tomllib.loads("".join(lines[:number]))))
-        except ValueError:
+def _lines(text: str) -> dict[str, int]:
+    """The line on which the statement begins that sets each key."""
+    lines: dict[str, int] = {}
+    header = ""
+    for number, statement in _statements(text):
+        if not statement or statement.startswith("#"):
             continue
-    return tuple(readable)
+        if statement.startswith("["):
+            header = statement
+        for dotted, _ in _leaves(tomllib.loads(statement if statement == header else f"{header}\n{statement}")):
+            lines.setdefault(dotted, number)
+    return lines
+
+
+# Texts and comments as a whole, so that a bracket or a line's end in one of them is none.
+_TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\])*?"{3,5}|\'{3}.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|[\[\]{}\n]''', re.DOTALL
+)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """The statements of a text that is TOML, each with the number of its first line."""
+    start, number, depth, newlines = 0, 1, 0, 0
+    for token in _TOKEN.finditer(text):
+        found = token[0]
+        newlines += found.count("\n")
+        depth += (found in "[{") - (found in "]}")
+        if found == "\n" and depth == 0:
+            yield number, text[start : token.start()].strip()
+            start, number = token.end(), newlines + 1
+    yield number, text[start:].strip()
 
 
 def _show(value: object) -> str:

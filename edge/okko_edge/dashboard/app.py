@@ -139,7 +139,7 @@ class App:
         """Returns the response, never raises; what is our own fault is counted and answered with 500."""
         try:
             response = await self._answer(request)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             response = problem(HTTPStatus.BAD_REQUEST, f"the request is not understood: {error}")
         except OkkoError as error:
             response = problem(HTTPStatus.CONFLICT, str(error))

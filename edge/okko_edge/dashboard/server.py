@@ -122,7 +122,7 @@ class Server:
                     response = await self._answer(request)
             except TimeoutError:
                 response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "the device does not answer in time")
-            if not await connection.send(response, head_only=request.method == "HEAD"):
+            if not await connection.send(response):
                 return
 
 
@@ -138,6 +138,7 @@ class _Connection:
         self._limits = limits
         writer.transport.set_write_buffer_limits(0)  # drain waits for the last byte
         self._state = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        self._head_only = False  # the request of now is a HEAD, so its answer has no body
 
     async def receive(self, client: str) -> Request | None:
         """Returns the next request; None when the client is gone or has nothing more to ask."""
@@ -159,6 +160,7 @@ class _Connection:
             return None
         if not isinstance(event, h11.Request):
             raise _RefusedError(HTTPStatus.BAD_REQUEST, "this is not a request of HTTP")
+        self._head_only = event.method == b"HEAD"
         body = bytearray()
         while isinstance(part := await self._event(), h11.Data):
             body += part.data
@@ -189,7 +191,7 @@ class _Connection:
             else:
                 raise _RefusedError(HTTPStatus.BAD_REQUEST, "protocols are not switched here")
 
-    async def send(self, response: Response, *, head_only: bool = False, close: bool = False) -> bool:
+    async def send(self, response: Response, *, close: bool = False) -> bool:
         """Sends a response; returns whether the connection can take another request."""
         h11 = self._h11
         if self._state.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -200,11 +202,12 @@ class _Connection:
         if close:
             headers.append(("connection", "close"))
         parts = [h11.Response(status_code=response.status, headers=headers, reason=response.status.phrase)]
-        events = [*parts, *([] if head_only else [h11.Data(data=response.body)]), h11.EndOfMessage()]
+        events = [*parts, *([] if self._head_only else [h11.Data(data=response.body)]), h11.EndOfMessage()]
         self._writer.write(b"".join(self._state.send(event) or b"" for event in events))
         async with asyncio.timeout(self._limits.send_s):
             await self._writer.drain()
         if close or self._state.our_state is not h11.DONE or self._state.their_state is not h11.DONE:
             return False
         self._state.start_next_cycle()
+        self._head_only = False
         return True

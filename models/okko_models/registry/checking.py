@@ -90,7 +90,7 @@ def _check_bundle(store: Store, digest: str) -> int:
     key = bundle_key(digest, MANIFEST)
     try:
         entries = msgspec.json.decode(_read(store, key, digest), type=_Files).files
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UntrustedError(f"{store}/{key} is no manifest: {error}") from error
     for name, entry in entries.items():
         _read(store, bundle_key(digest, name), entry.sha256)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from okko_models import manifest as manifests
-from okko_models.bundle import MANIFEST, MAX_FILE_BYTES, Bundle
+from okko_models.bundle import MANIFEST, MAX_FILE_BYTES, MAX_FILES, Bundle
 from okko_models.errors import BundleError
 from okko_models.registry.catalog import channel_place, pin_place
 from okko_models.registry.errors import MissingError, OfflineError, RegistryError, UntrustedError
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from okko_models.registry.transport import Transport
     from okko_models.registry.trusted import Trusted
 
-MAX_FILES: Final = 200
 _LOCK: Final = ".lock"
 _PARTIAL: Final = ".partial-"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from okko_models.errors import OkkoError
-from okko_models.manifest import MAX_MANIFEST_BYTES
+from okko_models.manifest import MAX_MANIFEST_BYTES, SHA256_PATTERN
 from okko_models.registry.catalog import Catalog, Published, Service, iso
 from okko_models.registry.errors import UntrustedError
 
@@ -215,6 +216,8 @@ def catalog_of(targets: Targets) -> Catalog:
     places: dict[str, Service] = {}
     for path, entry in targets.targets.items():
         digest, custom = entry.hashes.get("sha256", ""), entry.unrecognized_fields.get("custom")
+        if not re.fullmatch(SHA256_PATTERN, digest):
+            raise UntrustedError(f"{path} has the digest {digest!r}; expected 64 hexadecimal digits")
         if entry.length > MAX_MANIFEST_BYTES:
             raise UntrustedError(f"{path} has {entry.length} bytes; a manifest has at most {MAX_MANIFEST_BYTES}")
         if path == bundle_key(digest, _MANIFEST):

@@ -365,7 +365,7 @@ def read_log(store: Store, catalog: Catalog) -> list[catalogs.Entry]:
         stored = store.get(key)
         try:
             entry = None if stored is None else msgspec.json.decode(stored.data, type=catalogs.Entry)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             entry = None
         if entry is None or entry.digest() != digest or entry.number != number:
             raise UntrustedError(f"{store}: entry {number} of the log is missing or was altered ({key})")

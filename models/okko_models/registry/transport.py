@@ -11,6 +11,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote, urlsplit
@@ -108,6 +109,13 @@ class HttpTransport:
                 headers |= {"Range": f"bytes={start}-"} if start else {}
                 connection.request("GET", quote(f"{self._path}/{key}"), headers=headers)
                 yield from _content(connection.getresponse(), where, start)
+        except ssl.SSLCertVerificationError as error:
+            now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+            raise OfflineError(
+                f"{where}: the server's certificate is not accepted ({error.verify_message}); look at the address, at "
+                f"this machine's clock (it says {now} UTC) and at who signed the certificate (SSL_CERT_FILE names "
+                "others to trust). Where the server has it, http:// will do too: what is read is signed"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             if late.is_set():
                 raise OfflineError(f"{where}: too slow; cut off after {self._allowed_s(size):.0f} s") from error

@@ -173,6 +173,8 @@ def _convolution(node: Node, inputs: Sequence[Known | None]) -> list[Known]:
         raise MisfitError(f"shapes {x.shape} and {weight.shape}, {group} groups")
     if _attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
         raise MisfitError("auto_pad")
+    if (said := _attribute(node, "kernel_shape", ())) and said != weight.shape[2:]:
+        raise MisfitError(f"kernel_shape {said} of {weight.shape}")
     steps = _attribute(node, "strides", ()) or (1,) * rank
     spread = _attribute(node, "dilations", ()) or (1,) * rank
     pads = _attribute(node, "pads", ()) or (0,) * 2 * rank
