@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from okko_cloud.local.jobs import Ended
     from okko_cloud.local.queue import LocalQueue
 
-MOST_KILLED: Final = 5
-"""A job that was killed so many times in a row with the same photos waits for other photos."""
+LONGEST_RETRY_S: Final = 3600.0
 LISTED: Final = "listing"
 
 
@@ -48,7 +47,9 @@ class Worker:
         start: starts a job.
         listing: digest of what is in the bucket now.
         look_every_s: how often to look into the bucket without having heard anything.
-        retry_s: how long to wait after a job that was killed or met another worker.
+        retry_s: how long to wait after a job that met another worker, or was killed; twice as long each time that one
+            was killed.
+        longest_retry_s: but not longer.
         say: takes one line for people.
     """
 
@@ -61,10 +62,12 @@ class Worker:
         *,
         look_every_s: float,
         retry_s: float,
+        longest_retry_s: float = LONGEST_RETRY_S,
         say: Callable[[str], None],
     ) -> None:
         self._queue, self._rule, self._start, self._listing = queue, rule, start, listing
-        self._look_every_s, self._retry_s, self._say = look_every_s, retry_s, say
+        self._look_every_s, self._say = look_every_s, say
+        self._retry_s, self._longest_retry_s = retry_s, longest_retry_s
         self._current: _Current | None = None
         self._next_look_s = 0.0
         self._not_before_s = 0.0
@@ -126,10 +129,10 @@ class Worker:
         self._queue.end_job(job.number, now_s, ended.kind, ended.words, ended.outcome)
         self._say(f"job {job.number}: {ended.kind}: {ended.words}")
         self._killed = self._killed + 1 if ended.kind == "killed" else 0
-        if ended.kind == "busy" or (ended.kind == "killed" and self._killed < MOST_KILLED):
-            self._not_before_s = now_s + self._retry_s
+        if ended.kind in {"busy", "killed"}:
+            pause_s = self._retry_s * 2.0 ** min(max(0, self._killed - 1), 32)
+            self._not_before_s = now_s + min(pause_s, self._longest_retry_s)
             return
-        self._killed = 0
         self._queue.remember(LISTED, job.listing)
         self._queue.covered(job.covers)
         # What came after the job's listing, and was not heard of, is found by the next look.
