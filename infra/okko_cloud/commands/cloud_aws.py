@@ -213,7 +213,8 @@ def _jobs_a_month(chosen: dict[str, Any]) -> int:
     if jobs < 1:
         raise OkkoError(
             f"${limit:g} a month are not enough for one job: without jobs it is ${fixed:.2f} a month, "
-            f"and a job may cost ${job_usd_at_most(size, prices):.2f}. Raise --max-usd-per-month, or lower --attempts or --vcpus"
+            f"and a job may cost ${job_usd_at_most(size, prices):.2f}. "
+            "Raise --max-usd-per-month, or lower --attempts or --vcpus"
         )
     return jobs
 
