@@ -54,7 +54,7 @@ STAGES: Final = {
 }
 _LONGEST_ERROR = 2000
 _PR_SET_PDEATHSIG = 1
-_WARM_UP_RUNS, _FEWEST_RUNS, _MOST_RUNS, _MEASURE_S = 3, 10, 100, 2.0
+_WARM_UP_RUNS, _FEWEST_RUNS, _MOST_RUNS, _MEASURE_S = 3, 10, 50, 1.0
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
