@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -7,45 +8,67 @@ import pytest
 from okko_models.bundle import Bundle
 from okko_models.classifier import Classifier
 from tests.cloud.labelling import rooms
+from tests.s3_servers import KEY, SECRET, SERVERS, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/nowhere",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+}
 
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**KEYS, "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
+def s3_url_of() -> Iterator[Callable[[str], str]]:
+    """Returns the address of a server of a kind, which is started when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        running: dict[str, str] = {}
 
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
+        def url(kind: str) -> str:
+            if kind not in running:
+                running[kind] = stack.enter_context(s3_server(kind))
+            return running[kind]
+
+        yield url
 
 
 @pytest.fixture
-def client(s3_url: str, credentials: None) -> Any:
+def s3_url(s3_url_of: Callable[[str], str]) -> str:
+    return s3_url_of("moto")
+
+
+@pytest.fixture
+def client(s3_url: str) -> Any:
+    return client_of(s3_url)
+
+
+def client_of(url: str) -> Any:
     import boto3
 
-    return boto3.client("s3", endpoint_url=s3_url, region_name="us-east-1")
+    keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
+    return boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> rooms.Folder | rooms.Bucket:
-    """An empty dataset; the same claims hold in a folder and in a bucket."""
+@pytest.fixture(params=["folder", *SERVERS])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, s3_url_of: Callable[[str], str]
+) -> rooms.Folder | rooms.Bucket:
+    """An empty dataset; the same claims hold in a folder and in buckets of different servers."""
     if request.param == "folder":
         (tmp_path / "photos").mkdir()
         return rooms.Folder(tmp_path / "photos")
-    return rooms.Bucket(request.getfixturevalue("client"), rooms.bucket_name())
+    return rooms.Bucket(client_of(s3_url_of(request.param)), rooms.bucket_name())
 
 
 @pytest.fixture

@@ -132,6 +132,7 @@ function overtaken(photo, decision, wish) {
   photo.revision = decision.revision;
   photo.decided = decision;
   photo.label_now = photo.label_sure = decision.undoes ? null : decision.label;
+  photo.order = photo.mine = 0;
   notice(`${said(decision)} of ${photo.name} at ${clock(decision.unix_s)}, before you; ${wish} was not stored. To overrule, go back with ←.`);
 }
 
@@ -320,6 +321,7 @@ for (const [id, step] of [["skip", skip], ["undo", undo], ["back", () => go(here
 at("who").value = localStorage.getItem("who") ?? "";
 at("who").addEventListener("change", () => { localStorage.setItem("who", at("who").value.trim()); at("who").blur(); });
 at("who").addEventListener("keydown", (event) => { if (event.key === "Enter") at("who").blur(); });
+at("notice").addEventListener("click", () => notice(""));
 addEventListener("pagehide", () => {
   const body = new Blob([JSON.stringify({ who: who(), session })], { type: "application/json" });
   navigator.sendBeacon("/leave", body);
