@@ -56,9 +56,9 @@ def capture(
     okko capture photos/ --label KO --camera pi --trigger motion
     okko capture photos/                            into photos/unlabelled/, for okko label
 
-    Run the belt with marbles of one kind, then with the other. Camera and trigger are those of `okko run`, from the
-    same configuration; the gate is not touched. Photos are PNG, and none overwrites another. Frames that are black,
-    stale or show two marbles are not stored. Ctrl-C ends it after the photo in hand.
+    Run the belt with marbles of one kind, then with the other; begin with one in view. Camera and trigger are those of
+    `okko run`, from the same configuration; the gate is not touched. Photos are PNG, and none overwrites another.
+    Frames that are black, stale or show two marbles are not stored. Ctrl-C ends it after the photo in hand.
     """  # noqa: D301
     from okko_edge import config as configuration
     from okko_edge.camera import CameraChoice

@@ -99,7 +99,9 @@ def _open(place: str, endpoint_url: str) -> tuple[Photos, Store]:
         from okko_cloud.labelling.photos import FolderPhotos
         from okko_models.registry.store import FolderStore
 
-        return FolderPhotos(Path(place)), FolderStore(Path(place).resolve() / OWN)
+        photos = FolderPhotos(Path(place))
+        _refuse_outbox(photos)
+        return photos, FolderStore(Path(place).resolve() / OWN)
     from okko_cloud.events import PHOTOS
     from okko_cloud.labelling.photos_s3 import S3Photos
     from okko_cloud.place import SETTINGS
@@ -110,6 +112,18 @@ def _open(place: str, endpoint_url: str) -> tuple[Photos, Store]:
     prefix = whole.prefix + PHOTOS if whole.get(SETTINGS) else whole.prefix
     photos = S3Photos(whole.bucket, prefix, endpoint_url=endpoint_url)
     return photos, S3Store(whole.bucket, f"{prefix}{OWN}/", endpoint_url=endpoint_url)
+
+
+def _refuse_outbox(photos: Photos) -> None:
+    """A device's own outbox is in use: it counts its frames, and would miss those that are moved out of it."""
+    import re
+
+    names = {file.key for file in photos.list_all()}
+    if any(re.fullmatch(r"[0-9a-f]{64}\.png", name) and f"{name[:-4]}.json" in names for name in names):
+        raise OkkoError(
+            f"{photos} is the outbox of a device; label what it has uploaded, or a copy of it in the folder unlabelled "
+            "of your photos"
+        )
 
 
 def _classifier(model: Path) -> Classifier:

@@ -64,6 +64,11 @@ def test_photos_whose_labels_stand_in_a_list_are_refused(folder: Folder):
     assert "photos.csv" in str(invoke(folder.root, "--list").exception)
 
 
+def test_a_devices_own_outbox_is_left_alone(folder: Folder):
+    folder.put({f"{'0' * 64}.png": png(1), f"{'0' * 64}.json": b"{}"})
+    assert "the outbox of a device" in str(invoke(folder.root, "--list").exception)
+
+
 def test_a_bucket_of_okko_cloud_is_labelled_below_its_photos(client: Any, s3_url: str):
     bucket = Bucket(client, bucket_name(), "line 1/")
     bucket.put(
