@@ -13,7 +13,7 @@ resource "aws_budgets_budget" "month" {
 
     content {
       name   = "TagKeyValue"
-      values = ["user:project$${var.name}"]
+      values = [format("user:project$%s", var.name)]
     }
   }
 

@@ -3,8 +3,8 @@
 # An access key works with nothing but boto3 on the device, needs no certificates of an own authority and no helper
 # beside okko, and outlives weeks without a network. What makes a key on a memory card bearable is what it opens: whoever
 # takes it can add frames for labelling under that device's name, read models that are signed anyway, and is out
-# when the device is removed from var.devices. Keys are made outside of Terraform (okko cloud device-key NAME), so
-# that no secret stands in its state.
+# when the device is removed from var.devices. Keys are made outside of Terraform (aws iam create-access-key), so that
+# no secret stands in its state.
 
 data "aws_iam_policy_document" "device" {
   for_each = var.devices

@@ -82,6 +82,7 @@ data "aws_iam_policy_document" "job" {
     resources = ["${local.training_arn}*"]
   }
 
+  # All of the bucket: of a missing object, S3 says so only to those who may list without condition.
   statement {
     sid       = "List"
     actions   = ["s3:ListBucket"]

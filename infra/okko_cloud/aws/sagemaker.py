@@ -129,6 +129,35 @@ def options(asked: Hyperparameters, *, workers: int) -> Options:
     )
 
 
+def photos_folder(root: Path, environment: Mapping[str, str], configured: Mapping[str, Any]) -> Path:
+    """Returns where the photos of a training job are.
+
+    Args:
+        root: /opt/ml, or what stands for it.
+        environment: with SM_CHANNEL_* variables, perhaps; then they count.
+        configured: channels by name, as SageMaker has them.
+
+    Raises:
+        OkkoError: several channels, and none that is called train; or a pipe.
+    """
+    folders = {
+        name.removeprefix("SM_CHANNEL_").lower(): Path(value)
+        for name, value in environment.items()
+        if name.startswith("SM_CHANNEL_")
+    }
+    if not folders:
+        data = root / "input" / "data"
+        names = sorted(configured) or sorted(each.name for each in data.glob("*") if each.is_dir())
+        folders = {name: data / name for name in names}
+    piped = [name for name, channel in configured.items() if channel.get("TrainingInputMode") == "Pipe"]
+    if piped:
+        raise OkkoError(f"channel {piped[0]} is a pipe; okko needs files: TrainingInputMode File or FastFile")
+    chosen = [folders[name] for name in _CHANNELS if name in folders] or list(folders.values())
+    if len(chosen) != 1 and not folders.keys() & set(_CHANNELS):
+        raise OkkoError(f"which channel has the photos? There are: {', '.join(folders) or 'none'}; call it train")
+    return chosen[0]
+
+
 def metric_lines(manifest: Manifest) -> list[str]:
     """Returns a line for each metric, as `METRIC` finds it."""
     return [f"okko {name}: {found.value:.6g}" for name, found in sorted(manifest.metrics.items())]
@@ -172,7 +201,7 @@ def _train(root: Path, environment: Mapping[str, str]) -> None:
         {name: value if isinstance(value, str) else json.dumps(value) for name, value in raw.items()}
     )
     workers = int(environment.get("SM_NUM_CPUS", 0)) or processors()
-    photos = _channel(root, environment, _read(config / "inputdataconfig.json"))
+    photos = photos_folder(root, environment, _read(config / "inputdataconfig.json"))
     checkpoints = root / "checkpoints"
     if checkpoints.is_dir():
         # Kept by SageMaker when a Spot instance is taken away, and there again at the next start.
@@ -191,26 +220,6 @@ def _train(root: Path, environment: Mapping[str, str]) -> None:
         (models / f".{made.name}").rename(place)
     for line in metric_lines(result.manifest):
         print(line, flush=True)
-
-
-def _channel(root: Path, environment: Mapping[str, str], configured: Mapping[str, Any]) -> Path:
-    folders = {
-        name.removeprefix("SM_CHANNEL_").lower(): Path(value)
-        for name, value in environment.items()
-        if name.startswith("SM_CHANNEL_")
-    }
-    if not folders:
-        data = root / "input" / "data"
-        names = sorted(configured) or sorted(each.name for each in data.glob("*") if each.is_dir())
-        folders = {name: data / name for name in names}
-    piped = [name for name, channel in configured.items() if channel.get("TrainingInputMode") == "Pipe"]
-    if piped:
-        raise OkkoError(f"channel {piped[0]} is a pipe; okko needs files: TrainingInputMode File or FastFile")
-    chosen = [name for name in _CHANNELS if name in folders] or [*folders]
-    if len(chosen) != 1 and not set(chosen) & set(_CHANNELS):
-        there = ", ".join(folders) or "none"
-        raise OkkoError(f"which channel has the photos? There are: {there}; call it train")
-    return folders[chosen[0]]
 
 
 def _check_alone(resources: Mapping[str, Any]) -> None:
