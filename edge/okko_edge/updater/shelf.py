@@ -191,7 +191,11 @@ class Shelf:
         return self._charge is not None
 
     def take_charge(self) -> bool:
-        """Becomes the one that leads candidates to service, until `give_up_charge`; returns whether that is so now."""
+        """Becomes the one that leads candidates to service, until `give_up_charge`; returns whether that is so now.
+
+        Raises:
+            ShelfError: the disk does not take the lock.
+        """
         if self._charge is None:
             stack = contextlib.ExitStack()
             try:
@@ -199,8 +203,7 @@ class Shelf:
             except BusyError:
                 return False
             except OSError as error:
-                self._memory.warn(f"{self.folder} cannot be written ({error.strerror}): models are not updated")
-                return False
+                raise ShelfError(f"{self.folder} cannot be written: {error.strerror or error}") from error
             self._charge = stack
         return True
 
@@ -217,9 +220,13 @@ class Shelf:
         disk does not take the count, the one before sorts this time.
 
         Returns:
-            whether this process is in charge; if not, another agent uses the same folder.
+            whether this process is in charge; if not, another agent uses the same folder, or it cannot be written.
         """
-        if not self.take_charge():
+        try:
+            if not self.take_charge():
+                return False
+        except ShelfError as error:
+            self._memory.warn(f"{error}; models are not updated")
             return False
         probation = self.probation()
         if probation is not None and probation.starts >= max_starts:

@@ -95,12 +95,11 @@ def _words(model: dict[str, str] | None) -> str:
 
 def _agent_runs(shelf: Shelf) -> bool | None:
     """Whether another process is in charge; None: not known, because the folder cannot be written by this user."""
-    import os
-
     if not shelf.folder.is_dir():
         return False
-    if not os.access(shelf.folder, os.W_OK):
+    try:
+        free = shelf.take_charge()
+    except ShelfError:
         return None
-    free = shelf.take_charge()
     shelf.give_up_charge()
     return not free

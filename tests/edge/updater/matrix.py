@@ -13,6 +13,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import errno
+import gc
 import shutil
 import signal
 import sys
@@ -35,7 +36,7 @@ from okko_models.classifier import Classifier
 from okko_models.errors import OkkoError
 from tests.conftest import manifest, png, redness_model
 from tests.edge.updater.lives import LIVES, Device, Life, Past, make_past
-from tests.edge.updater.points import AFTER, BEFORE, STEP, TORN, Plan, Points
+from tests.edge.updater.points import AFTER, BEFORE, POWER, POWER_NAMES, STEP, TORN, Plan, Points
 from tests.edge.updater.updater_fakes import OKKO
 
 LONGEST_S = 60.0
@@ -43,6 +44,8 @@ WAYS = {
     "killed before": {"kill": BEFORE},
     "killed in the middle": {"kill": TORN},
     "killed after": {"kill": AFTER},
+    "power lost": {"kill": POWER},
+    "power lost, names too": {"kill": POWER_NAMES},
     "ENOSPC once": {"error": errno.ENOSPC},
     "ENOSPC from there on": {"error": errno.ENOSPC, "stays": True},
     "EIO once": {"error": errno.EIO},
@@ -62,6 +65,7 @@ class Matrix:
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
         Image.init()
+        gc.freeze()  # so that collecting garbage does not copy all memory into every process
         answer = self._apart(lambda: msgspec.json.encode(_to_builtins(make_past(folder / "past", self._bundle))))
         self.past = _from_builtins(msgspec.json.decode(answer))
 

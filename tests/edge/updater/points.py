@@ -16,6 +16,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.edge.updater.power import Unflushed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,6 +31,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _AUDITED = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate", "os.chmod")
 STEP = "step "
 BEFORE, TORN, AFTER = "before", "torn", "after"
+POWER, POWER_NAMES = "power", "power and names"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Plan:
 
     Attributes:
         number: of the point, from 0; -1: nothing happens.
-        kill: `before`, `torn` (half of a write) or `after`; empty: it is not killed.
+        kill: `before`, `torn` (half of a write) or `after`; `power`: before, and data that were not flushed are lost;
+            `power and names`: and names; empty: it is not killed.
         error: an errno that is raised instead of what was to be done; 0: none.
         stays: the error is raised at all later points as well.
     """
@@ -69,6 +73,7 @@ class Points:
         self.seen: list[str] = []
         self.missed: list[str] = []
         self._inside = 0
+        self._unflushed = Unflushed(self.folder)
 
     def __enter__(self) -> Points:
         self._real = {name: getattr(os, name) for name in _FUNCTIONS if hasattr(os, name)}
@@ -102,12 +107,27 @@ class Points:
             if where is None:
                 return real(*arguments, **named)
 
-            def half():
-                real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            path = os.path.normpath(os.path.join(self.folder, where))  # noqa: PTH118
 
-            return self._do(
-                f"{name} {where}", lambda: real(*arguments, **named), half if name == "write" else lambda: None
-            )
+            def act():
+                if not paths:
+                    if name in {"write", "ftruncate"}:
+                        self._unflushed.writing(arguments[0])
+                    done = real(*arguments, **named)
+                    if name in {"fsync", "fdatasync"}:
+                        self._unflushed.flushed(arguments[0], path)
+                    return done
+                other = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100
+                made = self._unflushed.before(name, path, other)
+                done = real(*arguments, **named)
+                made()
+                return done
+
+            def half():
+                if name == "write":
+                    real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+
+            return self._do(f"{name} {where}", act, half)
 
         return call
 
@@ -117,12 +137,17 @@ class Points:
         if where is None:
             return self._open(file, mode, *arguments, **named)
         assert "b" in mode, f"{where} is written as text"
+
+        def act():
+            made = self._unflushed.before("open", os.path.abspath(file), "")  # noqa: PTH100
+            raw = self._open(file, mode, 0)
+            made()
+            if "w" in mode:
+                self._unflushed.writing(raw.fileno(), emptied=True)
+            return raw
+
         # Without a buffer, so that each write is one.
-        raw = (
-            self._open(file, mode, 0)
-            if isinstance(file, int)
-            else self._do(f"open {where}", lambda: self._open(file, mode, 0), lambda: None)
-        )
+        raw = self._open(file, mode, 0) if isinstance(file, int) else self._do(f"open {where}", act, lambda: None)
         return _File(raw, where, self)
 
     def _where(self, arguments, paths, named):
@@ -149,7 +174,10 @@ class Points:
         now = number == plan.number or (plan.stays and 0 <= plan.number < number)
         if plan.error and now and not what.startswith(STEP):
             raise OSError(plan.error, os.strerror(plan.error), what)
-        if number == plan.number and plan.kill == BEFORE:
+        if number == plan.number and plan.kill in {BEFORE, POWER, POWER_NAMES}:
+            self._inside += 1
+            if plan.kill != BEFORE:
+                self._unflushed.lose(names=plan.kill == POWER_NAMES)
             _die()
         self._inside += 1
         try:
@@ -179,15 +207,19 @@ class _File:
         self._raw.close()
 
     def write(self, data):
-        self._points._do(
-            f"write {self._where}",
-            lambda: _write_all(self._raw, data),
-            lambda: _write_all(self._raw, data[: len(data) // 2]),
-        )
+        def act(piece=data):
+            self._points._unflushed.writing(self._raw.fileno())
+            _write_all(self._raw, piece)
+
+        self._points._do(f"write {self._where}", act, lambda: act(data[: len(data) // 2]))
         return len(data)
 
     def truncate(self, size=None):
-        return self._points._do(f"truncate {self._where}", lambda: self._raw.truncate(size), lambda: None)
+        def act():
+            self._points._unflushed.writing(self._raw.fileno())
+            return self._raw.truncate(size)
+
+        return self._points._do(f"truncate {self._where}", act, lambda: None)
 
 
 def _write_all(raw, data) -> None:
