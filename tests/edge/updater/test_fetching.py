@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import os
 import signal
@@ -136,3 +137,24 @@ def test_a_request_that_makes_no_sense_ends_it(given):
         [sys.executable, "-m", "okko_edge.updater.fetching"], input=given, capture_output=True, timeout=60, check=False
     )
     assert done.stdout == b""
+
+
+def test_it_reads_a_registry_on_a_web_server(world):
+    bundle = world.release("1")
+    handler = functools.partial(Quiet, directory=str(world.registry))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            process = FetchProcess(request(world, registry=f"http://127.0.0.1:{server.server_address[1]}"))
+            try:
+                done = process.wait(60)
+            finally:
+                process.close()
+        finally:
+            server.shutdown()
+    assert (done.result, done.digest) == (Result.FETCHED, bundle.digest), done.message
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
