@@ -89,7 +89,7 @@ class Decision:
         path_ms: time from the frame in hand to the gate command.
         outcome: what was in view; the gate rests for an empty slot, and nothing was sorted.
         judge: which model was in service; None if the sorter was not told.
-        late: whether the model had a frame in time, and its verdict came too late.
+        late: whether the verdict came too late, and the model took most of the time since the marble had come.
     """
 
     number: int
@@ -335,11 +335,12 @@ class Sorter:
             if not in_time:
                 missed = "the verdict came when the marble had reached the gate"
                 error, verdict = "; ".join(filter(None, (error, missed))), Verdict.KO
-                late = late or classification is not None
+                late = True
         done = self._stopwatch()
         self._decided += 1
         path_ms = (done - in_hand) * 1000
         now_s = self._clock.now_s()
+        slow = classification is not None and 2 * inference_ms / 1000 >= now_s - arrived_s
         return Decision(
             self._decided,
             verdict,
@@ -351,7 +352,7 @@ class Sorter:
             path_ms,
             outcome,
             self._judging,
-            late,
+            late and slow,
         )
 
     def _command(self, command: Callable[[], None]) -> None:

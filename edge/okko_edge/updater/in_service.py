@@ -243,7 +243,8 @@ class ModelInService:
             if done.wait(_LOOK_S) or self._closed.is_set():
                 break
         if not done.is_set() and running.agent.withdraw(swap):
-            raise OkkoError("the camera gave no frame after which the model could be changed; it has not changed")
+            why = "the run ended" if self._closed.is_set() else "the camera gave no frame"
+            raise OkkoError(f"{why} before the model could be changed; it has not changed")
         if not done.wait(_PATIENCE_S):  # it is being made just now
             raise OkkoError("the model was not changed in time")
         return old.pop()

@@ -73,7 +73,7 @@ class Health:
     Attributes:
         marbles: judged by it.
         inference_failures: marbles for which it gave no result, or no number.
-        deadline_misses: marbles whose frame was in time but whose verdict was not.
+        deadline_misses: marbles whose verdict came too late because the model took most of the time that there was.
     """
 
     marbles: int

@@ -45,7 +45,7 @@ SELF_TEST_S: Final = 600.0
 FRAME_S: Final = 120.0
 """How long an answer is waited for. The child is last in the queue for the processor, so only its own time is held
 against the model; this is for a child that hangs, or a device that never rests."""
-_WORKER = (sys.executable, "-m", "okko_edge.updater.trial_worker")
+WORKER: Final = (sys.executable, "-m", "okko_edge.updater.trial_worker")
 _CAPACITY = 2
 _END_S = 5.0
 _KEPT_VARIABLES = ("PATH", "PYTHON", "LD_", "LC_", "LANG", "HOME", "TMPDIR")
@@ -75,7 +75,7 @@ class ChildTrial:
         old: Path,
         shape: tuple[int, int],
         check: Callable[[Manifest], None] = lambda _: None,
-        worker: Sequence[str] = _WORKER,
+        worker: Sequence[str] = WORKER,
         memory_mb: float = MEMORY_MB,
         cpu_s: int = CPU_S,
         self_test_s: float = SELF_TEST_S,

@@ -149,6 +149,8 @@ class Updater:
             try:
                 step()
             except Exception as error:  # the thread must live as long as the agent
+                if self._stop.is_set():
+                    return  # what was under way was ended, and goes on after the next start
                 now_s = self._clock.now_s()
                 if step == self._serve:
                     self._serve_due_s = now_s + SERVE_PAUSE_S
@@ -265,6 +267,10 @@ class Updater:
 
     def _begin(self, candidate: Candidate) -> None:
         self._shelf.testing(candidate.digest)
+        if candidate.proven:
+            # Its labels may be fewer than those of the one that is left, so that one is no measure for it.
+            self._switch(candidate.digest)
+            return
         self._trial, self._tried = self._trial_factory(candidate.folder), candidate.digest
         try:
             test = self._trial.self_test()

@@ -33,7 +33,7 @@ class Sorting:
     def __init__(self, bundle, photos, folder, *, fast=True, **more):
         self.counters = Counters()
         self.path = folder / "journal.sqlite"
-        outbox = OutboxSettings(enabled=True, folder=str(folder / "outbox"), random_share=0.02)
+        outbox = OutboxSettings(enabled=True, folder=str(folder / "outbox"), random_share=0.5)
         self.settings = Settings(camera=CameraSettings(source=f"sim:{photos}"), **{"outbox": outbox, **more})
         simulation = Simulation(fast=fast, belt_speed=8, frames_per_s=60)
         self.rig = set_up(self.settings, simulation, 1_000_000, self.counters, print)

@@ -146,7 +146,7 @@ def test_without_frames_nothing_changes_and_nobody_waits_for_ever(sorting, gentl
 
 def test_closing_ends_the_waiting(sorting, gentle):
     threading.Timer(0.3, sorting.model.close).start()
-    with pytest.raises(OkkoError, match="no frame"):
+    with pytest.raises(OkkoError, match="the run ended"):
         sorting.model.change_model(gentle.path)
 
 
@@ -194,6 +194,7 @@ def test_a_model_that_is_too_slow_is_counted_as_late(bundle, photos, tmp_path):
             return classify(image)
 
     sorting.sorter._classifier = Slow()
+    sorting.sorter._stopwatch = sorting.rig.clock.now_s
     try:
         sorting.start()
     finally:
@@ -201,6 +202,25 @@ def test_a_model_that_is_too_slow_is_counted_as_late(bundle, photos, tmp_path):
     health = sorting.model.health()
     assert health.deadline_misses >= 5
     assert health.inference_failures == 0
+
+
+def test_a_frame_that_comes_late_is_not_held_against_the_model(bundle, photos, tmp_path):
+    sorting = Sorting(bundle, photos, tmp_path)
+    clock, sort = sorting.rig.clock, sorting.rig.gate.sort
+
+    def busy(position, arrived_s):
+        clock.sleep_until(clock.now_s() + 0.6)
+        sort(position, arrived_s)
+        return False
+
+    sorting.rig.gate.sort = busy
+    sorting.sorter._stopwatch = clock.now_s
+    try:
+        sorting.start()
+    finally:
+        sorting.close()
+    assert all("reached the gate" in decision.error for decision in sorting.decisions)
+    assert sorting.model.health().deadline_misses == 0
 
 
 def test_listeners_come_and_go_and_one_that_fails_is_counted(sorting):

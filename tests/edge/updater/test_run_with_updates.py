@@ -26,11 +26,13 @@ from tests.faults.devices import DeviceProcess
 from tests.faults.test_processes import configuration, free_port, judge
 from tests.models.registry.simulator import Simulator
 
-# Runs in the child that tries a model: the one of this name brings its process down.
-_CRASHES = """
-import sys
+# Runs first in every process: those that fetch and try do not step back, because tests have a machine that is never
+# idle; and the model of this name brings its process down.
+_PATCHES = """
+import os, sys
+os.nice = os.sched_setscheduler = lambda *_: None
 if "okko_edge.updater.trial_worker" in sys.orig_argv:
-    import os, signal
+    import signal
     from okko_models.classifier import Classifier
     self_test = Classifier.self_test
     def crash(classifier):
@@ -62,7 +64,7 @@ class Machine:
         self.photos = photos
         patches = folder / "patches"
         patches.mkdir()
-        (patches / "sitecustomize.py").write_text(_CRASHES)
+        (patches / "sitecustomize.py").write_text(_PATCHES)
         self.environment = {"PYTHONPATH": str(patches)}
         self.config = configuration(bundle, self.state, dashboard=self.page) + (
             f'[updates]\nenabled = true\nfolder = "{self.models}"\npoll_s = 5\nprobation_marbles = 20\n{updates}\n'

@@ -16,15 +16,21 @@ import pytest
 from okko_edge.frame import Frame
 from okko_edge.sorter import Decision
 from okko_edge.updater.protocols import RejectedError, TrialError
-from okko_edge.updater.trial import ChildTrial
+from okko_edge.updater.trial import WORKER, ChildTrial
 from okko_models.classifier import Classifier
 from okko_models.decision import Costs, DecisionRule
 from tests.edge.fakes import photo
 from tests.edge.updater.models import ENDLESS, golden_of, graph, variant
 
 SHAPE = (36, 48)
-# The child, with one of its parts replaced.
-_CHILD = "import os, signal, sys, time\n{}\nfrom okko_edge.updater import trial_worker\ntrial_worker.main(sys.argv[1:])"
+# The child, with one of its parts replaced; it does not step back, because tests have a machine that is never idle.
+_CHILD = """
+import os, signal, sys, time
+os.nice = os.sched_setscheduler = lambda *_: None
+{}
+from okko_edge.updater import trial_worker
+trial_worker.main(sys.argv[1:])
+"""
 
 
 @pytest.fixture
@@ -33,8 +39,7 @@ def try_out(bundle, tmp_path):
     with contextlib.ExitStack() as ending:
 
         def make(new=bundle, *, child="", **settings):
-            if child:
-                settings["worker"] = (sys.executable, "-c", _CHILD.format(child))
+            settings = {"worker": (sys.executable, "-c", _CHILD.format(child))} | settings
             trial = ChildTrial(new.path, old=bundle.path, shape=SHAPE, **settings)
             ending.callback(trial.close)
             return trial
@@ -185,7 +190,7 @@ def test_nothing_that_the_child_says_is_trusted(try_out, said):
 
 def test_the_child_is_last_in_every_queue_and_gets_no_credentials(bundle, try_out, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    trial = try_out()
+    trial = try_out(worker=WORKER)
     trial.self_test()
     (child,) = children()
     assert os.sched_getscheduler(child) == os.SCHED_IDLE
@@ -217,7 +222,7 @@ def test_ending_a_trial_in_the_middle_of_its_self_test_ends_it_at_once(try_out):
 
 def test_the_child_ends_with_an_agent_that_is_killed(bundle):
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom okko_edge.updater.trial import ChildTrial\n"
+        "import sys, time\nfrom pathlib import Path\nfrom okko_edge.updater.trial import WORKER, ChildTrial\n"
         "trial = ChildTrial(Path(sys.argv[1]), old=Path(sys.argv[1]), shape=(36, 48))\n"
         "trial.self_test()\nprint(trial._child._process.pid, flush=True)\ntime.sleep(60)"
     )
