@@ -13,38 +13,30 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import http.client
 import json
 import os
 import random
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import quote_plus
 
+from benchmarks.cloud_weather import GIVE_UP_S, PLACE, TOKEN, Loop, Post
 from okko_cloud.bucket import BucketPhotos, PhotoCache
-from okko_cloud.debounce import Debounce
 from okko_cloud.job import Job
 from okko_cloud.lease import holder
-from okko_cloud.local.jobs import JobProcess, serve
-from okko_cloud.local.queue import LocalQueue
-from okko_cloud.local.receiver import Receiver
+from okko_cloud.local.jobs import serve
 from okko_cloud.local.seaweed import SeaweedFS, environment
-from okko_cloud.local.worker import Worker
 from okko_cloud.making import make_registry, publisher
-from okko_cloud.place import Place, load_settings
+from okko_cloud.place import load_settings
 from okko_cloud.publishing import published_for
 from okko_cloud.snapshot import take_snapshot
 from okko_models.registry.checking import check
 
-PLACE = Place("okko")
 LEASE_S = 3.0
-_TOKEN = "storm"
-_GIVE_UP_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -107,11 +99,11 @@ def blow(storm: Storm, folder: Path) -> Calm:
     before = dict(os.environ)
     loop = None
     try:
-        server.start(PLACE, "http://127.0.0.1:9/", _TOKEN)  # its own events go nowhere; the storm makes them
+        server.start(PLACE, "http://127.0.0.1:9/", TOKEN)  # its own events go nowhere; the storm makes them
         os.environ.clear()
         os.environ.update(environment(server.config, server.credentials) | {"OMP_NUM_THREADS": "1"})
         make_registry(PLACE.registry(), folder / "keys")
-        loop = _Loop(folder)
+        loop = Loop(folder)
         return _blow(storm, folder, loop)
     finally:
         if loop is not None:
@@ -121,78 +113,13 @@ def blow(storm: Storm, folder: Path) -> Calm:
         os.environ.update(before)
 
 
-class _Loop:
-    """The queue, receiver and worker of `okko cloud up`, which can be killed and begun anew."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._turn = threading.Lock()
-        self._stop = threading.Event()
-        self.photos = BucketPhotos(PLACE)
-        self._begin()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _begin(self) -> None:
-        self.queue = LocalQueue(self._folder / "queue.sqlite")
-        self.queue.give_up_running(time.time())
-        self.receiver = Receiver(
-            PLACE.bucket, PLACE.prefix, _TOKEN, lambda n: self.queue.heard(n, time.time()), lambda _: None
-        )
-        self._job: JobProcess | None = None
-        self.worker = Worker(
-            self.queue,
-            Debounce(quiet_s=1, at_most_s=4),
-            self._start,
-            lambda: take_snapshot(self.photos).digest,
-            look_every_s=5,
-            retry_s=0.5,
-            longest_retry_s=1,
-            say=lambda _: None,
-        )
-
-    def _start(self) -> JobProcess:
-        command = [sys.executable, "-m", "benchmarks.cloud_storm", "--job", str(self._folder)]
-        self._job = JobProcess(command, os.environ, self._folder / "jobs.log", max_s=_GIVE_UP_S)
-        return self._job
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.05):
-            with self._turn:
-                self.worker.step(time.time())
-
-    def kill(self, lot: random.Random) -> bool:
-        """Kills the job that runs, or the job and the loop; returns whether one ran."""
-        with self._turn:
-            if self._job is None or not self.worker.busy or self._job.poll() is not None:
-                return False
-            self._job.kill()
-            if lot.random() < 0.5:
-                self.receiver.close()
-                self.queue.close()
-                self._begin()
-        return True
-
-    def is_calm(self) -> bool:
-        """Whether nothing runs and nothing waits."""
-        with self._turn:
-            return not self.worker.busy and not self.queue.waiting()[0].changes
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join(10)
-        self.worker.stop(time.time())
-        self.receiver.close()
-        self.queue.close()
-
-
-def _blow(storm: Storm, folder: Path, loop: _Loop) -> Calm:
+def _blow(storm: Storm, folder: Path, loop: Loop) -> Calm:
     lot = random.Random(storm.seed)
     files = [(f"{'OK' if n % 2 else 'KO'}/storm {n}+%.png", _photo(n)) for n in range(storm.photos)]
     lot.shuffle(files)
     client = PLACE.client(connections=16)
     delivered, sequence = [0], iter(range(1, 1 << 30))
-    pool, late = ThreadPoolExecutor(8), ThreadPoolExecutor(8)
+    pool, post = ThreadPoolExecutor(8), Post(loop)
     removed, relabelled = [], []
 
     def tell(key: str, *, gone: bool = False) -> None:
@@ -200,7 +127,7 @@ def _blow(storm: Storm, folder: Path, loop: _Loop) -> Calm:
         body = _event(key, next(sequence), gone=gone)
         for _ in range(lot.randint(1, 3)):
             delivered[0] += 1
-            late.submit(_deliver, loop, body, lot.uniform(0, 2))
+            post.send(body, time.monotonic() + lot.uniform(0, 2))
 
     def upload(at: float, key: str, data: bytes) -> None:
         time.sleep(max(0.0, at - time.monotonic()))
@@ -223,7 +150,7 @@ def _blow(storm: Storm, folder: Path, loop: _Loop) -> Calm:
         pool.submit(upload, start + storm.seconds * n / storm.photos, key, data) for n, (key, data) in enumerate(files)
     ]
     next_kill = start + lot.uniform(1, 3)
-    last_upload, end = None, start + storm.seconds + _GIVE_UP_S
+    last_upload, end = None, start + storm.seconds + GIVE_UP_S
     calm_since = None
     while time.monotonic() < end:
         now = time.monotonic()
@@ -232,7 +159,7 @@ def _blow(storm: Storm, folder: Path, loop: _Loop) -> Calm:
         if kills < storm.kills and now >= next_kill:
             kills += loop.kill(lot)
             next_kill = now + lot.uniform(0.2, 3)
-        calm = last_upload is not None and loop.is_calm() and now > last_upload + 3
+        calm = last_upload is not None and post.is_empty() and loop.is_calm()
         calm_since = (calm_since or now) if calm else None
         # A look of its own must have found nothing, either.
         if calm_since and now > calm_since + 6:
@@ -241,14 +168,14 @@ def _blow(storm: Storm, folder: Path, loop: _Loop) -> Calm:
     for each in uploads:
         each.result()
     pool.shutdown()
-    late.shutdown()
+    post.close()
     took = (calm_since or time.monotonic()) - (last_upload or start)
     return _look(folder, loop, storm.photos, removed, relabelled, delivered[0], kills, took)
 
 
 def _look(
     folder: Path,
-    loop: _Loop,
+    loop: Loop,
     uploaded: int,
     removed: list[str],
     relabelled: list[str],
@@ -302,22 +229,6 @@ def _event(key: str, sequence: int, *, gone: bool) -> bytes:
     name = "ObjectRemoved:Delete" if gone else "ObjectCreated:Put"
     record = {"eventName": name, "s3": {"bucket": {"name": PLACE.bucket}, "object": found}}
     return json.dumps({"Records": [record]}).encode()
-
-
-def _deliver(loop: _Loop, body: bytes, delay_s: float) -> None:
-    """As SQS does: until somebody has taken it."""
-    time.sleep(delay_s)
-    for _ in range(200):
-        address = urlsplit(loop.receiver.url).netloc
-        connection = http.client.HTTPConnection(address, timeout=5)
-        try:
-            connection.request("POST", "/", body, {"Authorization": f"Bearer {_TOKEN}"})
-            if connection.getresponse().status == 200:
-                return
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.05)
-        finally:
-            connection.close()
 
 
 def _job(folder: Path) -> Job:
