@@ -78,32 +78,29 @@ class Updates:
         Raises:
             OkkoError: no model works, or there is none.
         """
-        threads = self._settings.sorting.threads
-        in_charge = self._shelf.started(self._settings.updates.probation_starts)
-        if not in_charge:
-            self._warn(f"another process leads the models in {self._shelf.folder}; this one does not change them")
+        if not self._shelf.started(self._settings.updates.probation_starts):
+            self._warn(f"the models in {self._shelf.folder} are led by another process, or cannot be changed now")
         bundle = self._shelf.bundle_in_service()
         for _ in range(_LOADS):
             if bundle is None:
                 break
             try:
-                return Classifier.open(bundle.path, threads=threads)
-            except BundleError as error:
+                return self._open(bundle.path)
+            except Exception as error:  # whatever it is, there is another model
                 self._warn(f"model {bundle.digest[:12]} does not work here: {error}")
-                bundle = self._shelf.roll_back(f"it does not work at the start: {error}") if in_charge else None
+                at_fault = self._shelf.in_charge and isinstance(error, BundleError)
+                bundle = self._shelf.roll_back(f"it does not work at the start: {error}") if at_fault else None
         if self._configured is None:
             raise OkkoError(
-                f"there is no model to sort with: {self._shelf.folder} has none, and no bundle is configured"
+                f"there is no model to sort with: {self._shelf.folder} has none that works, and no bundle is configured"
             )
-        return Classifier.open(self._configured, threads=threads)
+        return self._open(self._configured)
 
     def start(self, running: Running, *, bundle: Bundle, run: RunRecord, about: About) -> None:
-        """Begins to look for models, if this process may; see `ModelInService` for the arguments."""
+        """Begins to look for models; see `ModelInService` for the arguments."""
         self._journal = running.beside.journal
         self._model = ModelInService(running, bundle=bundle, configured=self._configured, run=run, about=about)
         running.agent.listeners.append(self._model.hear)
-        if not self._shelf.in_charge:
-            return
         sys.setswitchinterval(SWITCH_S)
         self._updater = Updater(
             self._settings.updates,
@@ -125,6 +122,9 @@ class Updates:
                 self._updater.close()
         except Exception as error:  # the journal must be closed all the same
             self._warn(f"the updater did not end as it should: {type(error).__name__}: {error}")
+
+    def _open(self, path: Path) -> Classifier:
+        return Classifier.open(path, threads=self._settings.sorting.threads)
 
     def _tell(self, event: Event, message: str) -> None:
         if self._journal is not None:

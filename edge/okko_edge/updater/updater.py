@@ -20,6 +20,7 @@ from okko_edge.updater.child import FetchProcess
 from okko_edge.updater.fetching import ROOT, Request, Result
 from okko_edge.updater.protocols import RejectedError, TrialError
 from okko_edge.updater.reporting import Outcome, What
+from okko_edge.updater.shelf import ShelfError
 from okko_edge.updater.state import Stage
 from okko_models.errors import BundleError, OkkoError
 
@@ -40,7 +41,7 @@ SERVE_PAUSE_S: Final = 10.0
 FIRST_PAUSE_S: Final = 60.0
 """After the first failure; then it doubles, up to an hour."""
 _CLOSE_S: Final = 5.0
-_REGISTRY: Final = "registry"
+_REGISTRY, _DISK = "registry", "disk"
 
 
 def device_name(settings: UpdatesSettings) -> str:
@@ -78,7 +79,7 @@ class Updater:
 
     Args:
         settings: the section `updates`.
-        shelf: the models; this process is in charge of it.
+        shelf: the models; this process is in charge of it, or will be.
         trial_factory: tries a model in a child process.
         in_service: the model that sorts.
         okko: this program's version.
@@ -144,7 +145,16 @@ class Updater:
             self._fetching = None
 
     def tick(self) -> None:
-        """Does what is due, and returns within seconds. What fails is told and counted, never raised."""
+        """Does what is due, and returns within seconds. What fails is told and counted, never raised.
+
+        Nothing is due as long as another process is in charge, or the disk does not let this one be.
+        """
+        try:
+            if not self._shelf.take_charge():
+                return
+        except ShelfError as error:
+            self._tell(_DISK, str(error))
+            return
         for step in (self._serve, self._fetch, self._try):
             try:
                 step()

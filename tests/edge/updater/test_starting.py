@@ -122,7 +122,22 @@ def test_a_second_agent_sorts_with_the_same_model_and_leads_none(device, better)
     with device.run() as first, device.run() as second:
         assert first.load().bundle.digest == second.load().bundle.digest == better.digest
         assert device.shelf.probation().starts == 1
-    assert "another process" in device.warnings[0]
+    assert "led by another process" in device.warnings[0]
+
+
+def test_an_agent_that_is_not_in_charge_changes_nothing_until_it_is(world):
+    bundle = world.release("1")
+    first = world.new_shelf()
+    first.take_charge()
+    updater = world.start(shadow_marbles=0)
+    for _ in range(3):
+        updater.tick()
+    assert not world.shelf.candidate()
+    assert world.in_service.digest == "configured"
+    first.give_up_charge()
+    for _ in range(3):
+        updater.tick()
+    assert world.in_service.digest == bundle.digest
 
 
 def test_without_updates_nothing_of_them_is_loaded(bundle, photos, tmp_path):
