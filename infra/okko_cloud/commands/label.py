@@ -99,9 +99,9 @@ def _open(place: str, endpoint_url: str) -> tuple[Photos, Store]:
         from okko_cloud.labelling.photos import FolderPhotos
         from okko_models.registry.store import FolderStore
 
-        photos = FolderPhotos(Path(place))
-        _refuse_outbox(photos)
-        return photos, FolderStore(Path(place).resolve() / OWN)
+        folder = FolderPhotos(Path(place))
+        _refuse_outbox(folder)
+        return folder, FolderStore(Path(place).resolve() / OWN)
     from okko_cloud.events import PHOTOS
     from okko_cloud.labelling.photos_s3 import S3Photos
     from okko_cloud.place import SETTINGS

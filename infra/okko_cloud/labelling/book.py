@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from okko_cloud.labelling.layout import OWN
+from okko_cloud.labelling.photos import LabellingError
+
 if TYPE_CHECKING:
     from okko_models.registry.store import Store
 
@@ -91,8 +94,11 @@ class Book:
         Raises:
             OkkoError: the store fails.
         """
-        for name in self._store.list(f"{_FOLDER}{digest}-"):
-            self._take(self._fetch(name))
+        known = self.latest(digest)
+        revision = known.revision if known else 0
+        while (found := self._fetch(_name(digest, revision + 1))) is not None:
+            self._take(found)
+            revision += 1
         return self.latest(digest)
 
     def all(self) -> list[Decision]:
@@ -106,11 +112,13 @@ class Book:
         Raises:
             OkkoError: the store fails; then nothing is known to be written, and trying again is safe.
         """
-        name = f"{_FOLDER}{decision.digest}-{decision.revision:06d}.json"
+        name = _name(decision.digest, decision.revision)
         if self._store.put_new(name, msgspec.json.encode(decision)):
             self._take(decision)
             return None
         there = self.look_up(decision.digest)
+        if there is None or there.revision < decision.revision:
+            raise LabellingError(f"{name} in {OWN} is no decision that this okko can read; update okko, or delete it")
         # A write of which the answer was lost and that was tried again finds itself.
         return None if there == decision else there
 
@@ -127,3 +135,7 @@ class Book:
             known = self._latest.get(decision.digest)
             if known is None or known.revision < decision.revision:
                 self._latest[decision.digest] = decision
+
+
+def _name(digest: str, revision: int) -> str:
+    return f"{_FOLDER}{digest}-{revision:06d}.json"

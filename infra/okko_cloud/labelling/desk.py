@@ -298,6 +298,12 @@ class Desk:
             decision = there  # the photo could not be moved the first time
         key_before = entry.key
         self.catalogue.moved(entry, self._photos.move(key_before, decision.to_key, data), label)
+        # Who was overruled while the photo was on its way has put it where it does not belong any more.
+        latest = self._book.look_up(entry.digest)
+        if latest is not None and latest.revision > decision.revision:
+            key = self._photos.move(entry.key, latest.to_key, data)
+            self.catalogue.moved(entry, key, latest.label)
+            return Outcome(False, latest)
         self.decisions += 1
         self._give_back(key_before, entry.number, person)
         return Outcome(True, decision)

@@ -14,13 +14,16 @@ import pytest
 from okko_cloud.labelling import photos as photos_module
 from okko_cloud.labelling.leases import LEASE_S
 from okko_cloud.labelling.photos import MOST_BYTES, FolderPhotos, LabellingError
+from okko_edge.events import Counters
 from okko_edge.frame_file import digest_of, encode
+from okko_edge.outbox import S3, OutboxFolder, Sidecar, Target, Uploader
 from okko_edge.outbox import Reason as DeviceReason
-from okko_edge.outbox import Sidecar
 from okko_models.errors import OkkoError
-from tests.cloud.labelling.rooms import ANNA, BERT, Bucket, Folder, Room, enter, png
+from tests.cloud.labelling.rooms import ANNA, BERT, Bucket, Folder, Room, bucket_name, enter, png
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from okko_cloud.labelling.desk import Shown
     from okko_models.classifier import Classifier
 
@@ -112,6 +115,12 @@ def as_json(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
+def json_decode(data: bytes) -> Sidecar:
+    import msgspec
+
+    return msgspec.json.decode(data, type=Sidecar)
+
+
 def image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (24, 32, 3)).astype(np.uint8)
 
@@ -149,6 +158,40 @@ def test_a_photo_that_the_same_model_has_judged_on_the_device_is_not_judged_agai
     folder.put({key: data if key.endswith(".json") else b"never opened" for key, data in files.items()})
     room = enter(folder, model).look()
     assert room.queue() == [(f"a/{digest}.png", "the model is uncertain")]
+
+
+def test_from_a_devices_outbox_to_a_label_and_back_again_after_a_second_upload(
+    client: object, s3_url: str, tmp_path: Path
+):
+    bucket = Bucket(client, bucket_name(), "photos/")
+
+    def upload(outbox: OutboxFolder) -> None:
+        s3 = S3(Target.parse(f"s3://{bucket.name}/photos/unlabelled"), endpoint_url=s3_url)
+        done = Uploader(outbox, s3, retry_s=1, warn=lambda _: None, counters=Counters()).upload_waiting()
+        assert done.error is None
+
+    frames = [image(seed) for seed in (5, 6)]
+    outboxes = [OutboxFolder(tmp_path / name, 10_000_000) for name in ("outbox", "same outbox, restored")]
+    for outbox in outboxes:
+        for frame in frames:
+            digest, files = uploaded("sorter-1", frame, said={"KO": 0.5, "OK": 0.5}, reason=DeviceReason.UNCERTAIN)
+            outbox.add(json_decode(files[f"sorter-1/{digest}.json"]), files[f"sorter-1/{digest}.png"])
+        outbox.set_label(digest_of(frames[0]), "OK", 1.0)
+        outbox.set_label(digest_of(frames[0]), "KO", 2.0)
+    upload(outboxes[0])
+    room = enter(bucket).look()
+    corrected, uncertain = take(room, count=2)
+    assert (corrected.look.corrected, uncertain.worth.reason.value) == ("KO", "the model is uncertain")
+    decide(room, corrected, "KO")
+    decide(room, uncertain, "OK")
+    labelled = {key for key in bucket.files() if key.endswith(".png")}
+    assert labelled == {f"KO/sorter-1/{digest_of(frames[0])}.png", f"OK/sorter-1/{digest_of(frames[1])}.png"}
+    upload(outboxes[1])
+    room.catalogue.refresh()
+    assert {key for key in bucket.files() if key.endswith(".png")} == labelled
+    assert room.queue() == []
+    for outbox in outboxes:
+        outbox.close()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"device": 3}', b"[]", b"\xff\xfe"])
@@ -390,6 +433,42 @@ def test_of_many_who_decide_at_the_same_moment_exactly_one_wins(place: Place):
     assert len(winners) == 1
     assert list(place.files()) == [winners[0].decision.to_key]
     assert {outcome.decision.who for outcome in outcomes if outcome} == {winners[0].decision.who}
+
+
+def test_who_is_overruled_while_the_photo_is_on_its_way_does_not_bring_it_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    place.put({"unlabelled/a.png": png(1)})
+    clock = enter(place).clock
+    here, there = enter(place, clock=clock).look(), enter(place, clock=clock).look()
+    (annas,) = take(here, ANNA)
+    clock.now += LEASE_S + 1
+    (berts,) = take(there, BERT)
+    move = type(here.photos).move
+
+    def slow(photos, key, to_key, data):
+        if photos is here.photos and key == "unlabelled/a.png":  # Anna's decision is written, and Bert overrules it
+            late = decide(there, berts, "KO", BERT)
+            assert not late.stands
+            assert there.desk.decide(BERT, berts.entry.number, "KO", late.decision.revision).stands
+            place.put({"unlabelled/a.png": data})  # Anna's program has read it before it went away
+        return move(photos, key, to_key, data)
+
+    monkeypatch.setattr(type(here.photos), "move", slow)
+    outcome = decide(here, annas, "OK", ANNA)
+    assert (outcome.stands, outcome.decision.who) == (False, "Bert")
+    assert list(place.files()) == ["KO/a.png"]
+
+
+def test_a_decision_that_cannot_be_read_is_not_written_over(place: Place):
+    place.put({"unlabelled/a.png": png(1)})
+    digest = hashlib.sha256(png(1)).hexdigest()
+    place.put({f".okko/decisions/{digest}-000001.json": b"of a later okko"})
+    room = enter(place).look()
+    (one,) = take(room)
+    with pytest.raises(LabellingError, match="no decision that this okko can read"):
+        decide(room, one, "KO")
+    assert list(place.files()) == ["unlabelled/a.png"]
 
 
 def test_progress_counts_what_everybody_has_done_and_what_is_left_by_reason(place: Place, model: Classifier):
