@@ -89,8 +89,10 @@ def go_on(shelf: Shelf, settings: Settings) -> None:
     if not shelf.take_charge():
         click.echo("okko run goes on with it: okko device status shows how far it is")
         return
+    # One that proved itself here before may know fewer labels than the one that is left.
+    old = None if candidate.proven else sorting_model(shelf, settings)
     try:
-        test = try_and_switch(shelf, settings, trials(settings, sorting_model(shelf, settings)))
+        test = try_and_switch(shelf, settings, trials(settings, old))
     finally:
         shelf.give_up_charge()
     if test is not None:

@@ -17,14 +17,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from okko_edge.updater import state as rules
 from okko_edge.updater.disk import CURRENT, PREVIOUS, Disk
 from okko_edge.updater.memory import Memory, ShelfError
 from okko_edge.updater.reporting import Outcome, Reports, What
-from okko_edge.updater.state import Rejection, Stage, State
+from okko_edge.updater.state import Candidate, Rejection, Stage, State
 from okko_models.bundle import Bundle
 from okko_models.errors import BundleError
 from okko_models.registry.errors import BusyError
@@ -36,23 +35,6 @@ if TYPE_CHECKING:
     from okko_edge.updater.state import Arrival, Probation
 
 __all__ = ["Candidate", "Shelf", "ShelfError"]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A verified bundle that wants to be put in service.
-
-    Attributes:
-        digest: the bundle's.
-        folder: where it is.
-        stage: how far it has come.
-        shadow: whether it has to judge marbles beside the model in service first.
-    """
-
-    digest: str
-    folder: Path
-    stage: Stage
-    shadow: bool
 
 
 class Shelf:
@@ -163,10 +145,12 @@ class Shelf:
 
     def candidate(self) -> Candidate | None:
         """Returns the bundle that wants to be put in service; None: there is none."""
-        wanted = self.state.wants(self.current)
+        state = self.state
+        wanted = state.wants(self.current)
         if wanted is None:
             return None
-        return Candidate(wanted.digest, self.bundles / wanted.digest, wanted.stage, wanted.shadow)
+        folder, proven = self.bundles / wanted.digest, wanted.digest in state.confirmed
+        return Candidate(wanted.digest, folder, wanted.stage, wanted.shadow, proven)
 
     def probation(self) -> Probation | None:
         """Returns the probation of the model in service; None: it has none."""
@@ -222,22 +206,19 @@ class Shelf:
         Returns:
             whether this process is in charge; if not, another agent uses the same folder, or it cannot be written.
         """
+        probation = self.probation()
         try:
             if not self.take_charge():
                 return False
-        except ShelfError as error:
-            self._memory.warn(f"{error}; models are not updated")
-            return False
-        probation = self.probation()
-        if probation is not None and probation.starts >= max_starts:
-            self.roll_back(f"{probation.starts} starts with it ended badly")
-        elif probation is not None:
-            try:
+            if probation is not None and probation.starts >= max_starts:
+                self.roll_back(f"{probation.starts} starts with it ended badly")
+            elif probation is not None:
                 self._memory.change(lambda state: rules.started(state, self.current))
-            except ShelfError as error:
-                self._memory.warn(f"{error}; model {probation.digest[:12]} is on probation and waits until it can be")
+        except ShelfError as error:
+            self._memory.warn(f"{error}; models are not updated until it can be")
+            if probation is not None:
                 self._avoided = frozenset({probation.digest})
-        return True
+        return self.in_charge
 
     def ended_well(self) -> None:
         """The agent ends as it should: its start is not counted as a bad one; gives up charge."""
@@ -262,8 +243,13 @@ class Shelf:
         """The candidate's self-test begins; one that never ended three times is rejected.
 
         Raises:
-            ShelfError: it was rejected, or this cannot be remembered.
+            ShelfError: it was rejected, is damaged and has to be fetched again, or this cannot be remembered.
         """
+        try:
+            self.open(digest)
+        except ShelfError:
+            self.withdraw()
+            raise
         known = self.state.candidate
         if known is not None and known.digest == digest and known.tries >= rules.MAX_TRIES:
             reason = f"its self-test was begun {known.tries} times and never ended"

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from okko_edge.settings import UpdatesSettings
     from okko_edge.updater.protocols import Health, SelfTest, ShadowReport
 
@@ -55,6 +57,25 @@ class Arrival:
     stage: Stage = Stage.FETCHED
     tries: int = 0
     shadow: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A verified bundle that wants to be put in service.
+
+    Attributes:
+        digest: the bundle's.
+        folder: where it is.
+        stage: how far it has come.
+        shadow: whether it has to judge marbles beside the model in service first.
+        proven: whether it proved itself on this device before.
+    """
+
+    digest: str
+    folder: Path
+    stage: Stage
+    shadow: bool
+    proven: bool
 
 
 @dataclass(frozen=True, slots=True)

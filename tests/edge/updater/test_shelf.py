@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from dataclasses import replace
 
@@ -232,8 +233,24 @@ def test_a_model_on_probation_waits_while_its_starts_cannot_be_counted(device, f
     assert shelf.started(3)
     assert shelf.bundle_in_service().digest == shelf.chosen == first
     assert shelf.current == second
-    assert "on probation" in device.warnings[-1]
+    assert "No space left" in device.warnings[-1]
     shelf.give_up_charge()
+
+
+def test_a_model_on_probation_waits_while_the_disk_is_read_only(device, monkeypatch):
+    first, second = device.proven("1"), device.candidate("2")
+    device.shelf.switch(second)
+    real = io.open
+
+    def read_only(file, mode="r", *arguments, **named):
+        if mode != "rb":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(file, mode, *arguments, **named)
+
+    monkeypatch.setattr(io, "open", read_only)
+    shelf = device.again()
+    assert not shelf.started(3)
+    assert shelf.bundle_in_service().digest == first
 
 
 def test_a_proven_model_starts_whatever_the_disk_does(device, full):

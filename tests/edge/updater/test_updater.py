@@ -267,9 +267,25 @@ def test_a_publisher_who_goes_back_is_followed_at_once_although_the_models_disag
     assert world.in_service.digest != first.digest
     world.simulator.publisher.roll_back("stable")
     world.report = replace(GOOD_REPORT, agreement=0.0)
+    world.self_test = RejectedError("it does not know empty, which the model in service does")
     world.pass_time(4000)
     updater.tick()
     assert world.in_service.digest == world.shelf.current == first.digest
+
+
+def test_a_candidate_that_was_damaged_on_the_disk_is_fetched_again_and_not_held_to_be_bad(world):
+    bundle = world.release("1")
+    updater = world.start(shadow_marbles=0)
+    fetched = fetch(Request(str(world.folder), str(world.registry), okko=OKKO))
+    assert fetched.result == "fetched"
+    (world.shelf.bundles / bundle.digest / "model.onnx").write_bytes(b"worn out")
+    updater.tick()
+    assert world.trials == []
+    assert world.shelf.candidate() is None
+    for _ in range(2):
+        world.pass_time(4000)
+        updater.tick()
+    assert world.in_service.digest == bundle.digest
 
 
 def test_a_model_that_cannot_be_loaded_in_the_agent_is_left_before_it_sorts(world):
