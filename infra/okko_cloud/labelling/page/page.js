@@ -153,14 +153,17 @@ function decide(label) {
   onward();
 }
 
+const canUndo = (photo) => Boolean(photo.order && (photo.label_now || photo.skipped));
+
 function undo() {
-  const decided = photos.filter((photo) => photo.label_now && photo.order);
-  const photo = decided.reduce((last, other) => (!last || other.order > last.order ? other : last), null);
+  const photo = photos.filter(canUndo).reduce((last, other) => (!last || other.order > last.order ? other : last), null);
   if (!photo) return notice("There is nothing to undo.");
   notice("");
   photo.order = 0;
+  const decided = photo.label_now;
   photo.label_now = null;
-  send(photo, async () => {
+  photo.skipped = false;
+  if (decided) send(photo, async () => {
     if (!photo.mine) return; // it was never stored
     const done = await ask("/undo", { number: photo.number, revision: photo.revision });
     if (!done.stands) return overtaken(photo, done.decision, "your undo");
@@ -177,6 +180,7 @@ function skip() {
   notice("");
   if (!photo.label_now && !photo.skipped) {
     photo.skipped = true;
+    photo.order = performance.now();
     send(photo, () => ask("/skip", { number: photo.number }));
   }
   onward();
@@ -204,7 +208,7 @@ function show() {
   at("skip").disabled = !photo;
   at("back").disabled = here === 0;
   at("forward").disabled = !(photo && (photo.label_now || photo.skipped) && here < photos.length);
-  at("undo").disabled = !photos.some((other) => other.label_now && other.order);
+  at("undo").disabled = !photos.some(canUndo);
 }
 
 function empty(photo) {
@@ -321,6 +325,7 @@ for (const [id, step] of [["skip", skip], ["undo", undo], ["back", () => go(here
 at("who").value = localStorage.getItem("who") ?? "";
 at("who").addEventListener("change", () => { localStorage.setItem("who", at("who").value.trim()); at("who").blur(); });
 at("who").addEventListener("keydown", (event) => { if (event.key === "Enter") at("who").blur(); });
+addEventListener("beforeunload", (event) => { if (photos.some((photo) => photo.pending)) event.preventDefault(); });
 at("notice").addEventListener("click", () => notice(""));
 addEventListener("pagehide", () => {
   const body = new Blob([JSON.stringify({ who: who(), session })], { type: "application/json" });
