@@ -36,27 +36,35 @@ def enroll(registry: str, root: Path, config: Path | None) -> None:
 
     REGISTRY is a folder, s3://BUCKET/PREFIX, https://HOST/PATH or http://HOST/PATH. It need not be reachable now.
     """
+    import time
+
     from okko_edge.updater.updater import device_name
     from okko_models.registry.client import Client
     from okko_models.registry.errors import MissingError, OfflineError
-    from okko_models.registry.transport import HttpTransport, open_transport
+    from okko_models.registry.transport import open_transport
+    from okko_models.registry.trusted import TrustedFolder
 
     settings = read_settings(config)
     shelf = open_shelf(settings)
     if "://" not in registry:
         registry = str(Path(registry).absolute())
-    if registry.startswith(("http://", "https://")):
-        HttpTransport(registry)  # refuses what is no address
-    # Whom to trust is said by the file alone; nothing is read from the registry for it.
-    Client(shelf.trust, open_transport("http://localhost")).enroll(root.read_bytes())
-    shelf.enrolled(registry)
-    click.echo(f"this device, {device_name(settings.updates)}, trusts {root} and looks for models in {registry}")
+    transport, note = None, ""
     try:
         transport = open_transport(registry, endpoint_url=settings.updates.endpoint_url)
-        wanted = Client(shelf.trust, transport).look(settings.updates.channel, device_name(settings.updates))
-        click.echo(f"{wanted.place}: {wanted.name} {wanted.version} ({wanted.digest[:12]})")
-    except (OfflineError, MissingError) as error:
-        click.echo(f"note: {error}", err=True)
+    except OfflineError as error:
+        note = str(error)
+    # Whom to trust is said by the file alone; nothing is read from the registry for it.
+    TrustedFolder(shelf.trust, time.time).enroll(root.read_bytes())
+    shelf.enrolled(registry)
+    click.echo(f"this device, {device_name(settings.updates)}, trusts {root} and looks for models in {registry}")
+    if transport is not None:
+        try:
+            wanted = Client(shelf.trust, transport).look(settings.updates.channel, device_name(settings.updates))
+            click.echo(f"{wanted.place}: {wanted.name} {wanted.version} ({wanted.digest[:12]})")
+        except (OfflineError, MissingError) as error:
+            note = str(error)
+    if note:
+        click.echo(f"note: {note}", err=True)
     say_if_disabled(settings)
 
 

@@ -156,6 +156,9 @@ def test_a_device_is_enrolled_without_a_network_and_never_with_two_registries(sh
     assert shell.status()["registry"] == "http://127.0.0.1:9/models"
     with pytest.raises(OkkoError, match=r"127\.0\.0\.1"):
         shell("update")
+    assert "is the USB stick in?" in shell("enroll", tmp_path / "nowhere", shell.root)
+    with pytest.raises(OkkoError, match="give a folder or s3"):
+        shell("enroll", "ftp://127.0.0.1/models", shell.root)
     other = Simulator(tmp_path / "other", redness_bundle)
     shell.root.write_bytes(other.root)
     with pytest.raises(OkkoError, match="another registry"):
