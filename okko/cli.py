@@ -38,6 +38,11 @@ _COMMANDS = {
     "config": _Entry("okko_edge.commands.config:config", None, "Check, show or write a configuration file."),
     "doctor": _Entry("okko_edge.commands.doctor:doctor", None, "Say what is wrong with this device, and what to do."),
     "bench": _Entry("okko_edge.commands.bench:bench", None, "Measure how fast this device classifies."),
+    "device": _Entry("okko_edge.commands.device:device", "edge", "Say and decide which model this device runs."),
+    "update": _Entry("okko_edge.commands.update:update", "edge", "Bring the newest signed model, also from a stick."),
+    "capture": _Entry("okko_edge.commands.capture:capture", "edge", "Take photos to learn from, on the real conveyor."),
+    "label": _Entry("okko_cloud.commands.label:label", "cloud", "Give photos labels, in the browser, by keys."),
+    "cloud": _Entry("okko_cloud.commands.cloud:cloud", "cloud", "Retrain when photos arrive, here or on AWS."),
     "registry": _Entry("okko_models.commands.registry:registry", "registry", "Publish models to devices, signed."),
     "completion": _Entry("okko.completion:completion", None, "Print the completion script for your shell."),
 }
