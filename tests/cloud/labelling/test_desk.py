@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -550,6 +550,35 @@ def test_a_move_that_failed_is_made_good_when_the_person_tries_again(folder: Fol
     assert list(folder.files()) == ["unlabelled/a.png"]
     assert decide(room, one, "KO").stands
     assert list(folder.files()) == ["KO/a.png"]
+
+
+@pytest.mark.parametrize("fault", ["lost", "refused"])
+def test_a_network_that_fails_at_every_write_once_changes_nothing_of_the_outcome(client: Any, fault: str):
+    """A lost answer is the worst: the write was done, and is tried again."""
+    from botocore.exceptions import ConnectionClosedError
+
+    bucket = Bucket(client, bucket_name())
+    bucket.put({"unlabelled/a.png": png(1)})
+    room = enter(bucket).look()
+    network, failed = client._endpoint.http_session, set()
+    send = network.send
+
+    def failing(request):
+        written = (request.method, request.url)
+        if request.method in {"PUT", "DELETE"} and written not in failed:
+            failed.add(written)
+            if fault == "lost":
+                send(request)
+            raise ConnectionClosedError(endpoint_url=request.url)
+        return send(request)
+
+    network.send = failing
+    (one,) = take(room)
+    assert decide(room, one, "KO").stands
+    network.send = send
+    assert len(failed) == 5  # lease, decision and photo were written, the old photo and the lease deleted
+    assert bucket.files() == {"KO/a.png": png(1)}
+    assert len(bucket.own()) == 1
 
 
 def test_a_disk_without_hard_links_moves_photos_too(folder: Folder, monkeypatch: pytest.MonkeyPatch):
