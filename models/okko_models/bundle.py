@@ -22,7 +22,7 @@ from okko_models import manifest as manifests
 from okko_models.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from okko_models.manifest import Manifest
 
@@ -72,7 +72,10 @@ class Bundle:
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         data = _read(path, MANIFEST, manifests.MAX_MANIFEST_BYTES)
-        bundle = cls(path, manifests.decode(data), sha256(data))
+        try:
+            bundle = cls(path, manifests.decode(data), sha256(data))
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from error
         bundle._verify()
         return bundle
 
@@ -173,13 +176,16 @@ def check_destination(path: Path) -> None:
         ) from error
 
 
-def write_bundle(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
+def write_bundle(
+    path: Path, manifest: Manifest, contents: Mapping[str, bytes], *, judge: Callable[[Bundle], object] | None = None
+) -> Bundle:
     """Writes the bundle in one step and opens it; an earlier one is replaced only when the new one is complete.
 
     Args:
         path: the folder to make.
         manifest: the manifest; its `files` are filled in here.
         contents: the content of every other file, by its name in the bundle.
+        judge: asked before the bundle takes its place; what it raises leaves everything as it was.
 
     Raises:
         BundleError: the place cannot be written, or the disk is full.
@@ -193,7 +199,9 @@ def write_bundle(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) 
         for name, data in [*contents.items(), (MANIFEST, manifests.encode(manifest))]:
             _write_durably(new / name, data)
         new.chmod(0o755)
-        Bundle.open(new)
+        written = Bundle.open(new)
+        if judge is not None:
+            judge(written)
         if path.exists():
             path.rename(old)
         try:

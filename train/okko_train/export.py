@@ -1,7 +1,8 @@
-"""The trained model as one ONNX graph, and the proof that it computes what was trained.
+"""The trained model as one ONNX graph, the proof that it computes what was trained, and the bundle that leaves training.
 
 The feature graph is taken as it stands (float or int8) and the head's matrices are added behind it; nothing is
-approximated on the way, and `check_parity` measures that before a bundle exists.
+approximated on the way, and `check_parity` measures that before a bundle exists. What a device would refuse is not
+written at all.
 """
 
 from __future__ import annotations
@@ -11,13 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
+from okko_models.bundle import write_bundle
 from okko_models.errors import OkkoError
+from okko_models.trust.model_check import check_bundle
 from okko_train import network_onnx
 from okko_train.feature_graph import FEATURES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from okko_models.bundle import Bundle
+    from okko_models.manifest import Manifest
     from okko_train.head import Head
 
 MAX_PARITY_ERROR = 1e-5
@@ -61,3 +69,13 @@ def check_parity(trained: NDArray[np.floating], exported: NDArray[np.floating]) 
             f"{MAX_PARITY_ERROR:.0e} is allowed; this is a defect of okko or of this onnxruntime: please report it"
         )
     return difference
+
+
+def write_checked(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
+    """Writes a bundle, as `okko_models.bundle.write_bundle` does, if devices would take it.
+
+    Raises:
+        BundleError: the model is not one that a device runs, or its manifest does not tell the truth about it; or the
+            place cannot be written. What was there stays.
+    """
+    return write_bundle(path, manifest, contents, judge=check_bundle)

@@ -18,14 +18,14 @@ import numpy as np
 from onnx import ModelProto, TensorProto, checker, compose, helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
-from okko_models.bundle import EXAMPLES, MODEL, REPORT, check_destination, write_bundle
+from okko_models.bundle import EXAMPLES, MODEL, REPORT, check_destination
 from okko_models.decision import NOVELTY_LIMIT, DecisionRule
 from okko_models.errors import OkkoError
 from okko_models.manifest import SCHEMA_VERSION, DatasetEntry, Manifest, Model, Provenance
 from okko_train.calibration import Calibration
 from okko_train.embedding import embed_copies
 from okko_train.explain.training import keep_examples, with_reasons
-from okko_train.export import check_parity
+from okko_train.export import check_parity, write_checked
 from okko_train.feature_graph import (
     FEATURES,
     IMAGE,
@@ -221,7 +221,7 @@ def train_one_class(dataset: Dataset, out: Path, options: OneClassOptions) -> Tr
         duration_s=time.monotonic() - started,
     )
     contents = {MODEL: graph, REPORT: render(result).encode(), EXAMPLES: examples.encode(), **golden}
-    write_bundle(out, manifest, contents)
+    write_checked(out, manifest, contents)
     return result
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from okko_models.bundle import EXAMPLES, MODEL, REPORT, check_destination, write_bundle
+from okko_models.bundle import EXAMPLES, MODEL, REPORT, check_destination
 from okko_models.classifier import make_session
 from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
@@ -26,7 +26,7 @@ from okko_models.photo import read_photo, shrink
 from okko_train.candidates import Candidate, Task, choose_candidate, on_pretrained, on_trained_backbone
 from okko_train.conformal import check_promise
 from okko_train.explain.training import keep_examples, with_reasons
-from okko_train.export import assemble, check_parity
+from okko_train.export import assemble, check_parity, write_checked
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Rectangle
 from okko_train.features import compute
 from okko_train.finetune import check_torch
@@ -204,7 +204,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         duration_s=time.monotonic() - started,
     )
     contents = {MODEL: model, REPORT: render(result).encode(), EXAMPLES: examples.encode(), **golden}
-    write_bundle(out, manifest, contents)
+    write_checked(out, manifest, contents)
     return result
 
 
