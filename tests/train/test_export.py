@@ -34,10 +34,9 @@ def test_a_manifest_that_does_not_tell_the_truth_about_its_model_is_not_written(
     bundle = Bundle.open(redness_bundle())
     lie = onnx.load_from_string(bundle.read("model.onnx"))
     lie.opset_import[0].version = 17
+    contents = contents_of(bundle) | {"model.onnx": lie.SerializeToString()}
     with pytest.raises(BundleError, match="operator set 17"):
-        write_checked(
-            tmp_path / "new.okko", bundle.manifest, contents_of(bundle) | {"model.onnx": lie.SerializeToString()}
-        )
+        write_checked(tmp_path / "new.okko", bundle.manifest, contents)
     assert not (tmp_path / "new.okko").exists()
 
 

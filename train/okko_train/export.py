@@ -1,4 +1,4 @@
-"""The trained model as one ONNX graph, the proof that it computes what was trained, and the bundle that leaves training.
+"""The trained model as one ONNX graph, the proof that it computes what was trained, and the bundle that is written.
 
 The feature graph is taken as it stands (float or int8) and the head's matrices are added behind it; nothing is
 approximated on the way, and `check_parity` measures that before a bundle exists. What a device would refuse is not

@@ -138,7 +138,7 @@ def test_a_certificate_for_another_server_or_another_time_is_refused_in_words(au
 
 def test_a_certificate_signed_by_somebody_else_is_refused_in_words(authority, serve, tmp_path):
     url = serve(Authority(tmp_path / "stranger").context())
-    with pytest.raises(OfflineError, match="not accepted .*issuer certificate.* http:// will do"):
+    with pytest.raises(OfflineError, match=r"not accepted .*issuer certificate.* http:// will do"):
         list(HttpTransport(url).read("metadata/timestamp.json", 0, 100))
 
 

@@ -2,10 +2,6 @@ import stat
 from typing import ClassVar
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner
 
 from okko_models.registry.checking import check
@@ -107,29 +103,6 @@ def test_a_key_that_the_service_does_not_have_is_told(service, tmp_path):
     for wrong in ("nothing:x", "fakekms:", "plain"):
         with pytest.raises(RegistryError, match="no key in a key service"):
             ring.connect(wrong)
-
-
-class Kms:
-    """Amazon's KMS as AWSSigner asks for it; it signs digests (moto's would hash them once more)."""
-
-    private = ec.generate_private_key(ec.SECP256R1())
-
-    def get_public_key(self, KeyId):
-        public = self.private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return {"SigningAlgorithms": ["ECDSA_SHA_256"], "PublicKey": public}
-
-    def sign(self, KeyId, Message, MessageType, SigningAlgorithm):
-        assert (KeyId, MessageType, SigningAlgorithm) == ("alias/okko", "DIGEST", "ECDSA_SHA_256")
-        return {"Signature": self.private.sign(Message, ec.ECDSA(Prehashed(SHA256())))}
-
-
-def test_aws_kms_is_reached_through_securesystemslib(tmp_path, monkeypatch):
-    monkeypatch.setattr("boto3.client", {"kms": Kms()}.__getitem__)
-    publisher = Publisher(
-        MemoryStore(), KeyRing([tmp_path], lambda _: "x"), tmp_path / "t", who="x", clock=lambda: 1.7e9
-    )
-    init(publisher, {"timestamp": Share(0, 1, ("awskms:alias/okko",))})
-    assert publisher.look().catalog.entries == 1
 
 
 def test_a_service_that_signs_wrongly_is_found_out_before_anything_is_written(service, tmp_path, monkeypatch):
