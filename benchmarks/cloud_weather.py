@@ -5,11 +5,10 @@ from __future__ import annotations
 import heapq
 import http.client
 import os
-import random
 import sys
 import threading
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from okko_cloud.bucket import BucketPhotos
@@ -20,6 +19,10 @@ from okko_cloud.local.receiver import Receiver
 from okko_cloud.local.worker import Worker
 from okko_cloud.place import Place
 from okko_cloud.snapshot import take_snapshot
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
 
 PLACE = Place("okko")
 TOKEN = "storm"
@@ -84,6 +87,7 @@ class Loop:
             return not self.worker.busy and not self.queue.waiting()[0].changes
 
     def close(self) -> None:
+        """Ends it."""
         self._stop.set()
         self._thread.join(10)
         self.worker.stop(time.time())
@@ -105,15 +109,18 @@ class Post:
             thread.start()
 
     def send(self, body: bytes, at: float) -> None:
+        """Delivers a message at a moment of the monotonic clock."""
         with self._turn:
             heapq.heappush(self._waiting, (at, len(self._waiting), body))
             self._turn.notify()
 
     def is_empty(self) -> bool:
+        """Whether everything was delivered."""
         with self._turn:
             return not self._waiting and not self._under_way
 
     def close(self) -> None:
+        """Ends it."""
         with self._turn:
             self._closed = True
             self._turn.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from okko_cloud.local.cloud import Folder
     from okko_cloud.place import Place, Settings
 
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
@@ -19,6 +19,7 @@ _LOCAL = click.option(
 _ENDPOINT = click.option("--endpoint-url", default="", metavar="URL", help="Another S3 than Amazon's.")
 _COST = click.FloatRange(min=0, max=1e9)
 _START_S = 90.0
+_POLL_S = 0.5
 
 
 @click.command()
@@ -59,16 +60,16 @@ def up(folder: Path, place: str | None, endpoint_url: str, detach: bool, **wante
     import signal
     import threading
 
+    if endpoint_url and not place:
+        raise click.UsageError("--endpoint-url is for an S3 that runs already; say which photos: --place s3://BUCKET")
+    if detach and _parent_of_background(folder):
+        return
+
     from okko_cloud.local.cloud import Folder, run
     from okko_cloud.place import Place
 
-    if endpoint_url and not place:
-        raise click.UsageError("--endpoint-url is for an S3 that runs already; say which photos: --place s3://BUCKET")
     where = Place.parse(place, endpoint_url) if place else None
     cloud = Folder(folder.resolve())
-    if detach:
-        _detach(cloud)
-        return
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -96,32 +97,36 @@ def _changed(before: Settings, wanted: dict[str, Any]) -> Settings:
         raise OkkoError(f"these settings cannot be: {error}") from error
 
 
-def _detach(cloud: Folder) -> None:
-    """Starts the same command again, without --detach, as a process of its own, and waits until it is up."""
-    import subprocess
-    import sys
+def _parent_of_background(folder: Path) -> bool:
+    """Divides this process; the child goes on in the background, and the parent waits until the child is up.
 
+    Returns:
+        Whether this is the parent.
+    """
+    # Before anything is imported that starts threads: they do not survive.
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = folder / "up.log"
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        with Path(os.devnull).open("rb") as nothing, log.open("wb") as output:
+            os.dup2(nothing.fileno(), 0)
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        return False
+
+    from okko_cloud.local.cloud import Folder
     from okko_models.errors import OkkoError
 
-    if cloud.is_up():
-        raise OkkoError(f"a cloud runs in {cloud.path} already (okko cloud status {cloud.path})")
-    cloud.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    arguments = [word for word in sys.argv[1:] if word != "--detach"]
-    with (cloud.path / "up.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, sys.argv[0], *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    cloud = Folder(folder.resolve())
     end = time.monotonic() + _START_S
-    while cloud.read_running() is None:
-        if process.poll() is not None or time.monotonic() > end:
-            said = (cloud.path / "up.log").read_text().strip().splitlines()
+    while (running := cloud.read_running()) is None or running.pid != child:
+        if os.waitpid(child, os.WNOHANG)[0] or time.monotonic() > end:
+            said = log.read_text().strip().splitlines()
             raise OkkoError(f"it did not start: {said[-1].removeprefix('Error: ') if said else 'it said nothing'}")
         time.sleep(0.1)
-    click.echo(f"up in {cloud.path}; okko cloud down {cloud.path} ends it")
+    click.echo(f"up in {folder}; okko cloud down {folder} ends it")
+    return True
 
 
 @click.command()
@@ -149,8 +154,6 @@ def upload(photos: Path, place: str | None, folder: Path | None, endpoint_url: s
 
 
 def _place(place: str | None, folder: Path | None, endpoint_url: str) -> Place:
-    import os
-
     from okko_cloud.local.cloud import Folder
     from okko_cloud.place import Place
     from okko_models.errors import OkkoError
@@ -173,12 +176,17 @@ def _place(place: str | None, folder: Path | None, endpoint_url: str) -> Place:
 @click.command()
 @_FOLDER
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON alone on standard output.")
-def status(folder: Path, as_json: bool) -> None:
+@click.option("--wait", is_flag=True, help="Until nothing waits and nothing runs.")
+def status(folder: Path, as_json: bool, wait: bool) -> None:
     """Show what waits, what runs, the last jobs, and which model is in service."""
     from okko_cloud.local.cloud import Folder
     from okko_cloud.local.status import look, words
 
-    found = look(Folder(folder.resolve()))
+    cloud = Folder(folder.resolve())
+    found = look(cloud)
+    while wait and found.up and (found.waiting or any(job.kind == "running" for job in found.jobs)):
+        time.sleep(_POLL_S)
+        found = look(cloud)
     if as_json:
         import msgspec
 

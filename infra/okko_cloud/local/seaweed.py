@@ -20,7 +20,6 @@ import sysconfig
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from okko_models.errors import OkkoError
 from okko_models.registry.files import write_durably
@@ -36,6 +35,8 @@ _STOP_S: Final = 3.0
 """Its own way of ending takes a quarter of a minute; what it has acknowledged is with the kernel by then."""
 _TRIES: Final = 3
 _VOLUME_MB: Final = 1024
+_PROBES: Final = 20
+_PORTS: Final = "ports.json"
 
 
 class SeaweedFS:
@@ -84,6 +85,9 @@ class SeaweedFS:
         )
         write_durably(self._folder / "notification.toml", notification.encode(), mode=0o600)
         for attempt in range(_TRIES):
+            # The memory of an election with one voter; holding it again takes 20 s, and all else is learnt anew.
+            for left in (self._folder / "data").glob("m[0-9]*"):
+                shutil.rmtree(left, ignore_errors=True)
             ports = self._ports(again=attempt > 0)
             if self._start(weed, ports, place):
                 return
@@ -141,6 +145,7 @@ class SeaweedFS:
                     "-s3.config=s3.json",
                 ],
                 cwd=self._folder,
+                env=os.environ | {"TMPDIR": self._sockets.name},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -162,7 +167,11 @@ class SeaweedFS:
             with contextlib.suppress(BotoCoreError, ClientError):
                 if place.bucket not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
                     client.create_bucket(Bucket=place.bucket)
-                client.put_object(Bucket=place.bucket, Key=f"{place.prefix}training/ready", Body=b"")
+                client.put_object(Bucket=place.bucket, Key=f"{place.prefix}training/ready", Body=b"ready")
+                # What was stored earlier can be read some seconds later than new objects can be written.
+                found = client.list_objects_v2(Bucket=place.bucket)["Contents"]
+                for entry in found[:: max(1, len(found) // _PROBES)]:
+                    client.get_object(Bucket=place.bucket, Key=entry["Key"])["Body"].read()
                 return True
             time.sleep(0.1)
         return False
@@ -192,24 +201,23 @@ class SeaweedFS:
         return access, secret
 
     def _ports(self, *, again: bool) -> dict[str, int]:
-        """Free ports; S3 keeps the one of the last time if it can, so that what was told its address stays right."""
-        names = ("s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
+        """The ports of the last time if they are free, so that what was told an address stays right; else others."""
+        last: dict[str, int] = {}
+        with contextlib.suppress(OSError, ValueError):
+            last = {} if again else json.loads((self._folder / _PORTS).read_text())
         with contextlib.ExitStack() as stack:
             held = {}
-            for name in names:
+            for name in ("s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc"):
                 held[name] = stack.enter_context(socket.socket())
-                last = self._last_port() if name == "s3" and not again else 0
+                # Connections of the last time that are not quite forgotten are no obstacle.
+                held[name].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    held[name].bind((HOST, last))
+                    held[name].bind((HOST, last.get(name, 0)))
                 except OSError:
                     held[name].bind((HOST, 0))
-            return {name: each.getsockname()[1] for name, each in held.items()}
-
-    def _last_port(self) -> int:
-        parser = configparser.ConfigParser()
-        parser.read(self.config)
-        address = urlsplit(parser.get("default", "endpoint_url", fallback=""))
-        return address.port or 0
+            ports = {name: each.getsockname()[1] for name, each in held.items()}
+        write_durably(self._folder / _PORTS, json.dumps(ports).encode())
+        return ports
 
 
 def environment(config: Path, credentials: Path) -> dict[str, str]:

@@ -1,0 +1,183 @@
+"""The whole loop as a user has it: commands, a real S3 server, a real training, a device that fetches what came out."""
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from okko_cloud.bucket import BucketPhotos
+from okko_cloud.local.cloud import Folder
+from okko_cloud.local.seaweed import SeaweedFS
+from okko_cloud.place import Place
+from okko_models.classifier import Classifier
+from okko_models.registry.client import Client
+from okko_models.registry.s3 import S3Store
+from okko_models.registry.transport import StoreTransport
+from tests.cloud.fakes import photos
+from tests.cloud.servers import seaweed
+
+MAIN = (
+    "import sys, click\n"
+    "from okko_models.errors import OkkoError\n"
+    "from okko_cloud.commands.cloud import cloud\n"
+    "try: cloud(prog_name='okko cloud')\n"
+    "except OkkoError as error: click.echo(f'Error: {error}', err=True); sys.exit(1)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def okko(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(*arguments, fails=False):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env=environment | {"OKKO_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stderr if fails else done.stdout
+
+    return run
+
+
+def wait_for(okko, folder, wanted, seconds=150):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = json.loads(okko("status", folder, "--json"))
+        if wanted(found):
+            return found
+        time.sleep(0.5)
+    raise AssertionError(okko("logs", folder))
+
+
+def processes_of(folder):
+    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in found.splitlines() if str(folder) in line]
+
+
+@pytest.fixture(scope="module")
+def loop(okko, tmp_path_factory):
+    """A cloud that has been fed, has trained for real, was taken down, and is up again."""
+    folder, source = tmp_path_factory.mktemp("cloud"), tmp_path_factory.mktemp("photos")
+    for key, data in photos(12).items():
+        (source / key).parent.mkdir(exist_ok=True)
+        (source / key).write_bytes(data)
+    settings = ("--quiet-minutes", "0.02", "--trials", "2", "--name", "marbles", "--confidence", "0.5")
+    try:
+        okko("up", "--local", folder, "--detach", *settings)
+        okko("upload", source, "--local", folder)
+        okko("upload", source, "--local", folder)
+        first = wait_for(okko, folder, lambda found: found["jobs"] and not found["waiting"])
+        okko("down", folder)
+        left = processes_of(folder)
+        okko("up", "--local", folder, "--detach")
+        yield folder, first, left
+    finally:
+        with contextlib.suppress(AssertionError):
+            okko("down", folder)
+
+
+def test_photos_that_land_become_a_signed_model_that_a_device_fetches(loop, tmp_path, monkeypatch):
+    folder, first, _ = loop
+    (job,) = first["jobs"]
+    assert job["kind"] in {"promoted", "kept"}, job
+    done = job["outcome"]["done"]
+    assert done["photos"] == {"KO": 12, "OK": 12}
+    for name, value in Folder(folder).environment().items():
+        monkeypatch.setenv(name, value)
+    client = Client(tmp_path / "trust", StoreTransport(S3Store("okko", "registry/")))
+    client.enroll((folder / "keys" / "root.json").read_bytes())
+    fetched = client.fetch(tmp_path / "bundles", "candidate")
+    assert fetched.bundle.digest == done["bundle"]
+    assert fetched.bundle.manifest.dataset.digest == done["dataset"]
+    assert fetched.bundle.manifest.name == "marbles"
+    Classifier(fetched.bundle).self_test()
+
+
+def test_photos_models_and_history_outlive_a_restart_and_nothing_is_trained_again(loop, okko):
+    folder, first, _ = loop
+    now = json.loads(okko("status", folder, "--json"))
+    assert now["up"]
+    assert now["jobs"] == first["jobs"]
+    assert now["candidate"]["bundle"] == first["jobs"][0]["outcome"]["done"]["bundle"]
+    assert now["endpoint"] == first["endpoint"]
+    assert not now["waiting"]
+    words = okko("status", folder)
+    assert "nothing waits" in words
+    assert "24 photos" in words
+
+
+def test_down_leaves_no_process_behind(loop):
+    assert loop[2] == []
+
+
+def test_it_listens_on_loopback_alone(loop):
+    found = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=False)
+    if found.returncode == 0:
+        port = json.loads((loop[0] / "running.json").read_text())["endpoint"].rpartition(":")[2]
+        ours = [line.split()[3] for line in found.stdout.splitlines() if line.split()[3].endswith(f":{port}")]
+        assert ours == [f"127.0.0.1:{port}"]
+
+
+def test_secrets_are_for_this_user_alone_and_are_never_told(loop, okko):
+    folder = loop[0]
+    server = folder / "server"
+    secret_files = [server / "aws-credentials", server / "s3.json", folder / "keys" / "passphrase"]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in secret_files)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    secrets = [line.rpartition("= ")[2] for line in (server / "aws-credentials").read_text().splitlines()[1:]]
+    secrets.append((folder / "keys" / "passphrase").read_text())
+    told = okko("status", folder) + okko("logs", folder, "-n", 1000) + okko("env", folder)
+    told += "".join(processes_of(folder))
+    assert "AWS_SHARED_CREDENTIALS_FILE" in told
+    assert len(secrets) == 3
+    assert not any(secret in told for secret in secrets)
+
+
+def test_a_second_cloud_in_the_same_folder_is_refused(loop, okko):
+    assert "runs in" in okko("up", "--local", loop[0], fails=True)
+
+
+def test_what_is_asked_of_a_folder_without_a_cloud_is_answered_in_words(okko, tmp_path):
+    for words in (("status", tmp_path), ("logs", tmp_path)):
+        assert "no cloud ran" in okko(*words, fails=True)
+    assert "nothing ran" in okko("down", tmp_path)
+    assert "start it with" in okko("upload", tmp_path, "--local", tmp_path, fails=True)
+    assert "--place" in okko("up", "--local", tmp_path, "--endpoint-url", "http://127.0.0.1:1", fails=True)
+    assert "confidence" in okko("up", "--local", tmp_path, "--confidence", "0.2", fails=True)
+
+
+def test_the_server_tells_of_uploads_and_forgets_nothing_when_it_is_killed(tmp_path):
+    from okko_cloud.local.receiver import Receiver
+
+    heard = []
+    receiver = Receiver("okko", "", "secret", heard.append, heard.append)
+    try:
+        with seaweed(tmp_path, webhook=receiver.url, token="secret") as server:
+            client = server._client()
+            for key in ("photos/OK/a b+c %.jpg", "training/x.json", "registry/y.json"):
+                client.put_object(Bucket="okko", Key=key, Body=b"photo")
+            end = time.monotonic() + 20
+            while not heard and time.monotonic() < end:
+                time.sleep(0.05)
+            os.kill(server._process.pid, signal.SIGKILL)
+        assert heard == [1]
+        again = SeaweedFS(tmp_path)
+        try:
+            again.start(Place("okko"), receiver.url, "secret")
+            assert [listed.key for listed in BucketPhotos(Place("okko"), again._client()).list()] == ["OK/a b+c %.jpg"]
+        finally:
+            again.stop()
+    finally:
+        receiver.close()
