@@ -26,6 +26,7 @@ from okko_edge.trigger import MotionTrigger, thumbnail
 from okko_models.classifier import Classification
 from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
+from okko_models.layout import UNLABELLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from okko_edge.settings import Settings
     from okko_edge.sorter import Decision
 
-UNLABELLED: Final = "unlabelled"
-"""The folder of photos that nobody has labelled yet; `okko label` looks there."""
 _PATIENCE_S: Final = 0.05
 _WAITING: Final = 4
 _CLOSE_S: Final = 30.0

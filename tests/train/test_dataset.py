@@ -87,6 +87,7 @@ def test_what_cannot_be_used_is_skipped_by_name(tmp_path: Path) -> None:
         "OK/notes.jpg": "These are my notes.",
         "OK/movie.mp4": b"\0\0\0\x18ftypmp42",
         "lost.png": photo(8),
+        "unlabelled/new.png": photo(9),
     }
     dataset = load_dataset(write(tmp_path, {**marbles(2), **bad}))
     assert len(dataset) == 4
@@ -96,6 +97,8 @@ def test_what_cannot_be_used_is_skipped_by_name(tmp_path: Path) -> None:
     assert found["OK/notes.jpg"].startswith("a text file, not a photo")
     assert found["OK/movie.mp4"].startswith("not a photo by its name (.mp4")
     assert found["lost.png"] == "has no label: it is in no sub-folder"
+    assert found["unlabelled/new.png"] == "has no label yet; `okko label` gives it one"
+    assert dataset.labels == ("KO", "OK")
     assert [skipped.kind for skipped in dataset.skipped].count("unreadable") == 3
 
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Literal
 
 from okko_models.errors import OkkoError
+from okko_models.layout import UNLABELLED
 from okko_models.photo import PHOTO_SUFFIXES, is_photo_name
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def _list_folders(root: Path) -> Listing:
                 skipped.append(SkippedPhoto(name, _not_a_photo(path), "not a photo"))
         elif len(parts) == 1:
             skipped.append(SkippedPhoto(name, "has no label: it is in no sub-folder", "no label"))
+        elif parts[0] == UNLABELLED:
+            skipped.append(SkippedPhoto(name, "has no label yet; `okko label` gives it one", "no label"))
         else:
             photos.append(ListedPhoto(path, name, _label(parts[0])))
     if not photos:

@@ -62,10 +62,11 @@ def capture(
     """  # noqa: D301
     from okko_edge import config as configuration
     from okko_edge.camera import CameraChoice
-    from okko_edge.capture import UNLABELLED, Capture, check_label
+    from okko_edge.capture import Capture, check_label
     from okko_edge.commands.stopping import stopped_by_signal
     from okko_edge.events import Counters
     from okko_edge.rig import Simulation, set_up
+    from okko_models.layout import UNLABELLED
 
     if camera is not None:
         try:
