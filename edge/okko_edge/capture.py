@@ -26,7 +26,6 @@ from okko_edge.trigger import MotionTrigger, thumbnail
 from okko_models.classifier import Classification
 from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
-from okko_models.layout import UNLABELLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
