@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -214,3 +215,15 @@ def test_home_assistant_is_told_where_each_value_stands_and_when_the_device_is_a
 def test_settings_that_cannot_work_are_refused_at_once(changes: dict[str, str], message: str) -> None:
     with pytest.raises(OkkoError, match=message):
         Mqtt(MqttSettings(host="x", **changes), about=ABOUT, statistics=Statistics(), counters=Counters())
+
+
+def test_the_broker_is_told_of_a_model_that_takes_over(bench: Bench) -> None:
+    listener, mqtt = bench.listener(), bench.agent()
+    mqtt.start()
+
+    def models() -> list[str]:
+        return [told["device"]["model"] for told in listener.of("homeassistant/sensor/okko-sorter-1/marbles/config")]
+
+    until(lambda: models() == [f"{ABOUT.name} {ABOUT.version}"])
+    mqtt.change_model(replace(ABOUT, name="other", version="9"))
+    assert until(lambda: len(models()) > 1 and models())[1:] == ["other 9"]

@@ -12,6 +12,7 @@ import pytest
 
 from okko_edge.dashboard.messages import Request
 from okko_edge.events import Event
+from okko_edge.frame_file import digest_of
 from okko_edge.journal.reading import JournalReader
 from okko_edge.settings import DashboardSettings, Settings, SortingSettings
 from okko_edge.updater.in_service import check_labels
@@ -79,6 +80,16 @@ def test_every_marble_is_journaled_once_with_the_model_that_judged_it(bundle, ge
         assert item.sidecar.probability == pytest.approx(rows[item.sidecar.number - 1].probability)
     assert sorting.counters[Event.LISTENER_FAILED] == 0
     assert not any(row.error for row in rows)
+
+
+def test_a_correction_of_a_marble_from_before_names_the_model_that_judged_it(bundle, gentle, sorting):
+    sorting.start()
+    before = sorting.decisions[0]
+    sorting.model.change_model(gentle.path)
+    outbox = sorting.beside._outbox
+    outbox.keep(before, "empty")  # a label that only the new model knows
+    sidecar = outbox.store.get(digest_of(before.frame.image)).sidecar
+    assert (sidecar.bundle_digest, tuple(sidecar.probability)) == (bundle.digest, bundle.manifest.labels)
 
 
 def test_page_metrics_and_broker_are_told_of_the_new_model(bundle, gentle, photos, tmp_path):
