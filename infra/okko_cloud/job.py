@@ -204,6 +204,9 @@ class Job:
                 lease.confirm()
                 done = self._put(_done_key(run), done)
                 kind = "promoted" if done.promoted else "kept"
+                for left in (self.folder / "bundles").iterdir():
+                    if left.name not in {done.bundle, done.ruling.against}:
+                        shutil.rmtree(left, ignore_errors=True)
             self.store.put_new(self._listing_key(snapshot), msgspec.json.encode(_Pointer(run)))
             return Outcome(kind, snapshot.digest, done)
 

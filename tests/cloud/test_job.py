@@ -94,6 +94,16 @@ def test_a_better_model_replaces_the_one_in_service_and_a_worse_one_does_not(wor
     assert now.resolve("candidate") == worse.done.bundle
 
 
+def test_only_the_bundles_that_the_next_comparison_needs_stay_on_the_disk(world):
+    disk = world.folder / "disk"
+    for number in range(4):
+        world.photos.files |= photos(1, first=50 + number)
+        done = world.job(train=stand_in(1 + number), folder=disk).run().done
+        kept = {path.name for path in (disk / "bundles").iterdir()}
+        assert kept == {done.bundle, done.ruling.against} - {""}
+    assert not any((disk / "work").iterdir())
+
+
 def test_a_saving_that_may_be_chance_is_not_enough(world):
     world.job(train=stand_in(1), settings=Settings(name="m", promotion="hand")).run()
     world.publisher().promote("candidate", "stable")

@@ -7,20 +7,21 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from okko_cloud.bucket import BucketPhotos
-from okko_cloud.local.cloud import Folder
+from okko_cloud.local.cloud import Folder, run
 from okko_cloud.local.seaweed import SeaweedFS
-from okko_cloud.place import Place
+from okko_cloud.place import Place, Settings, load_settings
 from okko_models.classifier import Classifier
 from okko_models.registry.client import Client
 from okko_models.registry.s3 import S3Store
 from okko_models.registry.transport import StoreTransport
 from tests.cloud.fakes import photos
-from tests.cloud.servers import seaweed
+from tests.cloud.servers import KEYS, moto_server, seaweed
 
 MAIN = (
     "import sys, click\n"
@@ -156,6 +157,46 @@ def test_what_is_asked_of_a_folder_without_a_cloud_is_answered_in_words(okko, tm
     assert "start it with" in okko("upload", tmp_path, "--local", tmp_path, fails=True)
     assert "--place" in okko("up", "--local", tmp_path, "--endpoint-url", "http://127.0.0.1:1", fails=True)
     assert "confidence" in okko("up", "--local", tmp_path, "--confidence", "0.2", fails=True)
+
+
+def test_it_works_on_an_s3_that_runs_already_and_starts_none(tmp_path, monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    folder, stop, said = Folder(tmp_path / "cloud"), threading.Event(), []
+    with moto_server() as url:
+        place = Place("marbles", "mine/", url)
+        place.client().create_bucket(Bucket="marbles")
+        loop = threading.Thread(
+            target=run,
+            args=(folder,),
+            kwargs={"place": place, "change": lambda _: Settings(name="m"), "stop": stop, "say": said.append},
+        )
+        loop.start()
+        try:
+            end = time.monotonic() + 60
+            while folder.read_running() is None and time.monotonic() < end:
+                time.sleep(0.05)
+            running = folder.read_running()
+        finally:
+            stop.set()
+            loop.join(60)
+        assert (running.place, running.endpoint, running.external) == ("s3://marbles/mine", "", url)
+        assert load_settings(place.store()) == Settings(name="m")
+        assert place.registry().get("metadata/timestamp.json") is not None
+    assert not (folder.path / "server").exists()
+    assert not folder.is_up()
+    assert "key" not in " ".join(said)
+
+
+def test_help_imports_nothing_heavy(okko):
+    program = (
+        "import sys\nfrom click.testing import CliRunner\nfrom okko_cloud.commands.cloud import cloud\n"
+        "said = CliRunner().invoke(cloud, ['--help']).output\n"
+        "assert all(name in said for name in ('up', 'upload', 'status', 'logs', 'down', 'job', 'plan', 'cost')), said\n"
+        "heavy = {'boto3', 'tuf', 'numpy', 'moto', 'okko_train'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_server_tells_of_uploads_and_forgets_nothing_when_it_is_killed(tmp_path):

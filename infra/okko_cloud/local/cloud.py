@@ -136,7 +136,6 @@ def run(
     *,
     place: Place | None,
     change: Callable[[Settings], Settings],
-    quiet_s: float | None = None,
     stop: threading.Event,
     say: Callable[[str], None],
 ) -> None:
@@ -146,7 +145,6 @@ def run(
         folder: its folder; made if it is not there.
         place: a place in an S3 that runs already; None: start one here.
         change: from the place's settings to what the user wants now.
-        quiet_s: overrides the settings' pause, for trying it out.
         stop: ends it.
         say: takes one line for people.
 
@@ -157,7 +155,7 @@ def run(
     for attempt in range(_LOCK_TRIES):
         try:
             with locked(folder.lock, wait=False):
-                _run(folder, place, change, quiet_s, stop, say)
+                _run(folder, place, change, stop, say)
                 return
         except FolderBusyError as error:
             # Somebody who only looks whether a cloud runs here holds the lock for a moment.
@@ -170,7 +168,6 @@ def _run(
     folder: Folder,
     external: Place | None,
     change: Callable[[Settings], Settings],
-    quiet_s: float | None,
     stop: threading.Event,
     say: Callable[[str], None],
 ) -> None:
@@ -190,7 +187,7 @@ def _run(
         write_durably(folder.running, msgspec.json.encode(running), mode=0o600)
         worker = Worker(
             queue,
-            Debounce(60 * settings.quiet_minutes if quiet_s is None else quiet_s, 60 * settings.at_most_minutes),
+            Debounce(60 * settings.quiet_minutes, 60 * settings.at_most_minutes),
             lambda: _start_job(folder, place, settings),
             lambda: _listing(photos, settings),
             look_every_s=_POLL_S if external else _LOOK_EVERY_S,
