@@ -19,6 +19,7 @@ import onnxruntime
 from okko_models.bundle import MODEL, Bundle
 from okko_models.errors import BundleError, SelfTestError
 from okko_models.photo import read_golden
+from okko_models.trust.model_check import check_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,12 +137,15 @@ class Classifier:
 
     @classmethod
     def open(cls, path: Path, *, threads: int = 1) -> Classifier:
-        """Opens the bundle in a folder, loads its model, and repeats the golden frames.
+        """Opens the bundle in a folder, judges its model, loads it, and repeats the golden frames.
 
         Raises:
             BundleError: it is not to be trusted on this machine.
         """
-        classifier = cls(Bundle.open(path), threads=threads)
+        bundle = Bundle.open(path)
+        # A bundle may come from anybody: what its model is, its bytes must say before onnxruntime sees them.
+        check_bundle(bundle)
+        classifier = cls(bundle, threads=threads)
         classifier.self_test()
         return classifier
 

@@ -30,12 +30,10 @@ def predict(context: click.Context, bundle: Path, file: tuple[Path, ...], thread
     """  # noqa: D301
     import json
 
-    from okko_models.bundle import Bundle
     from okko_models.classifier import Classifier
     from okko_models.photo import PhotoError
 
-    classifier = Classifier(Bundle.open(bundle), threads=threads)
-    classifier.self_test()
+    classifier = Classifier.open(bundle, threads=threads)
     names = [click.format_filename(path) for path in file]
     width = max(len(name) for name in names)
     failed = False

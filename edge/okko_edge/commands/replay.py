@@ -67,14 +67,12 @@ def replay(
     from okko_edge.journal.reading import JournalReader, Selection
     from okko_edge.replay import index_frames
     from okko_edge.replay import replay as replayed
-    from okko_models.bundle import Bundle
     from okko_models.classifier import Classifier
     from okko_models.errors import OkkoError
 
     settings = read(find(config)).settings
     path = journal or (Path(settings.journal.path) if settings.journal.path else default_path())
-    classifier = Classifier(Bundle.open(bundle), threads=threads)
-    classifier.self_test()
+    classifier = Classifier.open(bundle, threads=threads)
     manifest = classifier.bundle.manifest
     with JournalReader(path) as reader:
         index = index_frames(frames or _folders(path, settings))

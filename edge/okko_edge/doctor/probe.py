@@ -155,12 +155,14 @@ def _measure(path: Path, threads: int, seconds: float, started_s: float) -> Meas
     from okko_edge.board import memory_of_this_process_mb
     from okko_models.bundle import MODEL, Bundle
     from okko_models.classifier import Classifier
-    from okko_models.photo import read_photo
+    from okko_models.photo import read_golden
+    from okko_models.trust.model_check import check_bundle
 
     _say(stage="open")
     bundle = Bundle.open(path)
+    check_bundle(bundle)
     golden = bundle.manifest.golden
-    images = [read_photo(bundle.read(frame.file), name=frame.file) for frame in golden]
+    images = [read_golden(bundle.read(frame.file), name=frame.file) for frame in golden]
     images = images or [np.full((480, 640, 3), 128, np.uint8)]
     _say(stage="load")
     classifier = Classifier(bundle, threads=threads)

@@ -1,10 +1,11 @@
-"""A device meets a bundle of the format before its own, and one of the format after: refused in words, nothing lost."""
+"""A device meets a bundle of the format before its own, one of the format after, and one that no okko wrote."""
 
 import contextlib
 import json
 import subprocess
 import sys
 
+import onnx
 import pytest
 from PIL import Image
 
@@ -86,13 +87,11 @@ def test_a_device_keeps_what_it_has_when_a_bundle_of_another_format_is_signed_fo
     assert client.fetch(tmp_path / "models").bundle.digest == old.digest
 
 
-@VERSIONS
-@pytest.mark.parametrize("command", ["run", "predict"])
-def test_commands_refuse_a_bundle_of_another_format_in_one_sentence(other_bundle, tmp_path, command, version, advice):
+def told(command, bundle, tmp_path):
+    """What a command says on standard error about a bundle that it does not use."""
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (32, 24)).save(photos / "a.png")
-    bundle = other_bundle(version)
     rest = ["--camera", f"folder:{photos}", "--gate", "none"] if command == "run" else [photos / "a.png"]
     ran = subprocess.run(
         [sys.executable, "-m", "okko.cli", command, bundle, *rest],
@@ -103,7 +102,23 @@ def test_commands_refuse_a_bundle_of_another_format_in_one_sentence(other_bundle
     )
     assert ran.returncode == 1
     assert ran.stdout == ""
-    assert ran.stderr == (
+    return ran.stderr
+
+
+@VERSIONS
+@pytest.mark.parametrize("command", ["run", "predict"])
+def test_commands_refuse_a_bundle_of_another_format_in_one_sentence(other_bundle, tmp_path, command, version, advice):
+    bundle = other_bundle(version)
+    assert told(command, bundle, tmp_path) == (
         f"Error: {bundle}: manifest.json has schema version {version}; this okko reads version {SCHEMA_VERSION}. "
         f"{advice}{' on this machine' if version > SCHEMA_VERSION else ''}.\n"
     )
+
+
+@pytest.mark.parametrize("command", ["run", "predict"])
+def test_commands_do_not_run_a_model_that_no_okko_made(redness_bundle, tmp_path, command):
+    model = onnx.load_from_string(Bundle.open(redness_bundle()).read("model.onnx"))
+    model.graph.node.append(onnx.helper.make_node("RandomNormal", [], ["noise"], shape=[4]))
+    bundle = redness_bundle(model=model.SerializeToString())
+    said = told(command, bundle, tmp_path)
+    assert said == "Error: the model uses operators that no model of okko uses: RandomNormal\n"
