@@ -222,6 +222,11 @@ def table(run: Run, bundle: Bundle) -> str:
     size_mb = sum(entry.size for entry in manifest.files.values()) / 1e6
     return "\n".join(
         [
+            "### What the sorting path notices of updates",
+            "",
+            "`python -m benchmarks.update BUNDLE PHOTOS`: a device in real time, one new model after another from a "
+            "registry on loopback; its marbles by what went on when they were judged, the times those of the journal.",
+            "",
             f"{len(run.releases.digests)} updates, {manifest.name} ({manifest.model.precision}, {size_mb:.1f} MB), 1 "
             f"thread, {RATE} marbles/s, {os.cpu_count()} cores of {platform.machine()}, load {os.getloadavg()[1]:.1f}"
             f"{', the agent before all other programs' if run.first else ''}.",

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
@@ -47,6 +48,7 @@ FRAME_S: Final = 120.0
 against the model; this is for a child that hangs, or a device that never rests."""
 WORKER: Final = (sys.executable, "-m", "okko_edge.updater.trial_worker")
 _CAPACITY = 2
+_KEPT_TIMES = 1000
 _END_S = 5.0
 _KEPT_VARIABLES = ("PATH", "PYTHON", "LD_", "LC_", "LANG", "HOME", "TMPDIR")
 # These come from what a process does; any other signal was sent by somebody.
@@ -101,7 +103,7 @@ class ChildTrial:
         # Written by one thread each: `_lost` by the sorting thread, the others by the trial's own.
         self._lost = 0
         self._marbles = self._agreed = self._uncertain_old = self._uncertain_new = 0
-        self._times_ms: list[float] = []
+        self._times_ms: deque[float] = deque(maxlen=_KEPT_TIMES)
 
     def self_test(self) -> SelfTest:
         """Starts the child, loads the model, repeats the golden frames and measures.
@@ -149,7 +151,7 @@ class ChildTrial:
         """
         if self._failure is not None:
             raise self._failure
-        marbles, times_ms = self._marbles, sorted(self._times_ms)
+        marbles, times_ms = self._marbles, sorted(self._times_ms.copy())
         share = 1 / marbles if marbles else 0.0
         return ShadowReport(
             marbles=marbles,
