@@ -27,7 +27,7 @@ from tests.faults.test_processes import configuration, free_port, judge
 from tests.models.registry.simulator import Simulator
 
 # Runs first in every process: those that fetch and try do not step back, because tests have a machine that is never
-# idle; a slow model is not refused unseen; and the model of this name brings its process down.
+# idle; a slow model is not refused unseen; and models of these names bring their process down, or fail once they sort.
 _PATCHES = """
 import os, sys
 os.nice = os.sched_setscheduler = lambda *_: None
@@ -42,6 +42,14 @@ if "okko_edge.updater.trial_worker" in sys.orig_argv:
             os.kill(os.getpid(), signal.SIGSEGV)
         return self_test(classifier)
     Classifier.self_test = crash
+if "tests.faults.device" in sys.orig_argv:
+    from okko_models.classifier import Classifier
+    classify = Classifier.classify
+    def fail(classifier, image):
+        if classifier.bundle.manifest.name == "treacherous" and image.any() and len(image) > 8:
+            raise RuntimeError("now that I am in service")
+        return classify(classifier, image)
+    Classifier.classify = fail
 """
 _SLOW_ROUNDS = 400_000
 
@@ -100,15 +108,15 @@ class Machine:
         """The digests of the models that judged, in the order in which they did."""
         return list(dict.fromkeys(row.bundle_digest for row in self.decisions()))
 
-    def end(self):
-        """Ends it as systemd does; holds gate, journal and report against the world."""
+    def end(self, *errors):
+        """Ends it as systemd does; holds gate, journal and report against the world. Only `errors` are expected."""
         report = self.device.terminate()
         life = self.device.life
         rows = [row for row in self.decisions() if row.monotonic_s > life.start_s]
         assert life.exactly_one_each
         assert report["marbles"] == len(life.verdicts)
         assert report["journal"]["written"] + report["journal"]["lost"] == report["marbles"]
-        assert report["errors"] == report["events"]["deadlines_missed"], "no marble noticed"
+        assert report["errors"] == sum(report["events"][name] for name in ("deadlines_missed", *errors))
         assert report["events"]["listener_failures"] == 0
         judge(life, rows)
         assert not self.processes(), "nothing runs on"
@@ -213,6 +221,26 @@ def test_the_first_update_fails_and_ten_in_a_row_and_the_model_stays_until_a_goo
     assert report["events"]["updates_rejected"] == 10
     assert report["events"]["updates_switched"] == 1
     assert box.digests() == [bundle.digest, better.digest]
+
+
+def test_a_model_that_fails_once_it_sorts_is_left_again_within_seconds(machine, bundle, tmp_path):
+    treacherous = variant(bundle, tmp_path / "treacherous.okko", name="treacherous", version="2")
+    box = machine(updates="shadow_marbles = 20")
+    box.offer(treacherous)
+    box.wait("its rejection", lambda: box.shelf.rejection(treacherous.digest))
+    box.wait("the model before", lambda: box.decisions()[-1].bundle_digest == bundle.digest)
+    box.device.wait_for_verdicts(len(box.device.life.verdicts) + 20)
+    report = box.end("inference_failures")
+    assert report["bundle"]["digest"] == bundle.digest
+    assert report["events"]["updates_rolled_back"] == 1
+    assert "in service it failed on" in box.shelf.rejection(treacherous.digest).reason
+    rows = box.decisions()
+    failed = [row for row in rows if row.bundle_digest == treacherous.digest]
+    assert 3 <= len(failed) < 100
+    assert all(row.verdict == "KO" for row in failed), "the safe side"
+    assert {row.bundle_digest for row in rows if "now that I am" in (row.error or "")} == {treacherous.digest}
+    with JournalReader(box.state / "journal.sqlite") as reader:
+        assert [run.bundle_digest for run in reader.runs()] == [bundle.digest, treacherous.digest, bundle.digest]
 
 
 def test_the_agent_is_killed_in_a_shadow_run_and_another_update_comes_in_the_next(machine, bundle, better, tmp_path):
