@@ -100,7 +100,7 @@ data "aws_iam_policy_document" "job" {
 
     content {
       sid       = "SignModels"
-      actions   = ["kms:GetPublicKey", "kms:Sign"]
+      actions   = ["kms:Sign"]
       resources = [statement.value]
     }
   }

@@ -1,5 +1,7 @@
-"""AWS on loopback: ministack, which runs functions and rings alarms for real, in a virtual environment of its own
-(it needs another botocore than okko), and Terraform's providers wherever this machine has them.
+"""AWS on loopback, and Terraform's providers wherever this machine has them.
+
+The emulator is ministack, which runs functions and rings alarms for real, in a virtual environment of its own (it needs
+another botocore than okko), with what `ministack_more` adds.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Emulator:
         }
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(installed()), "-m", "ministack"],
+                [str(installed()), str(Path(__file__).with_name("ministack_more.py"))],
                 cwd=folder,
                 env={**self.environment(), **settings},
                 stdout=log,
