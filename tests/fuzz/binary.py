@@ -160,7 +160,7 @@ def spoiled_png(data: bytes, chance: random.Random) -> bytes:
             case 4:
                 chunks[at] = (name, spoiled(content, [], [], chance))
             case 5:
-                large = zlib.compress(bytes(chance.choice((100, 1 << 20, 30 << 20))), 1)
+                large = _zeros(chance.choice((100, 1 << 20, 30 << 20)))
                 inside = chance.choice(
                     (b"", b"a\0\0" + large, b"a\0\1\0\0\0" + large, chance.randbytes(30), b"\0" * 13)
                 )
@@ -168,7 +168,7 @@ def spoiled_png(data: bytes, chance: random.Random) -> bytes:
             case 6:
                 chunks[at] = (chance.choice(_CHUNKS), content)
             case _:
-                pixels = zlib.compress(bytes(chance.choice((0, 10, 10000, 4 << 20))), 1)
+                pixels = _zeros(chance.choice((0, 10, 10000, 4 << 20)))
                 chunks[at] = (b"IDAT", pixels)
         if not chunks:
             return data[:8]
@@ -178,6 +178,11 @@ def spoiled_png(data: bytes, chance: random.Random) -> bytes:
         check = zlib.crc32(name + content) ^ (1 if chance.random() < 0.02 else 0)
         out += struct.pack(">I", size % 2**32) + name + content + struct.pack(">I", check)
     return out
+
+
+@functools.cache
+def _zeros(count: int) -> bytes:
+    return zlib.compress(bytes(count), 1)
 
 
 _SIZES = ((2000, 2000), (2048, 2048), (3000, 4000), (5000, 5000), (70000, 1), (1, 70000))

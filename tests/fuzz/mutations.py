@@ -58,7 +58,10 @@ def spoiled(data: bytes, others: Sequence[bytes], words: Sequence[bytes], chance
 
 def spoiled_json(data: bytes, others: Sequence[bytes], chance: random.Random) -> bytes:
     """Changes values, names and places in a JSON document; it stays JSON, nearly always."""
-    tree = json.loads(data)
+    try:
+        tree = json.loads(data)
+    except ValueError:  # it was spoiled before
+        return spoiled(data, others, [], chance)
     for _ in range(chance.randint(1, 3)):
         tree = spoiled_tree(tree, [json.loads(other) for other in others], chance)
     try:
@@ -93,7 +96,7 @@ def spoiled_tree(tree: Any, others: Sequence[Any], chance: random.Random) -> Any
             other, place = chance.choice(places)
             if not isinstance(other, list) or place < len(other):
                 parent[key] = _copied(other[place])
-        case 5 if isinstance(parent[key], int | float):
+        case 5 if isinstance(parent[key], int | float) and abs(parent[key]) < 2**70:
             parent[key] += chance.choice((-1, 1, 0.5, 2**31))
         case 6 if isinstance(parent[key], str) and parent[key]:
             letters = list(parent[key])
