@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from okko_models.manifest import Manifest
 
 MEMORY_MB: Final = 512.0
-"""So much more than the bare process a new model may take; okko's own take 40 to 230 MB."""
+"""So much more than the bare process a new model may take, if its bytes say that it needs that; most need a third."""
 CPU_S: Final = 60
 """So much of the processor each stage may take; okko's own models take seconds on the slowest board."""
 SELF_TEST_S: Final = 600.0

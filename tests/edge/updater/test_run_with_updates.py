@@ -32,10 +32,11 @@ _PATCHES = """
 import os, sys
 os.nice = os.sched_setscheduler = lambda *_: None
 if "okko_edge.updater.trial_worker" in sys.orig_argv:
-    import signal
-    from okko_models import classifier
+    import signal, types
+    from okko_models.trust import model_check
+    sizes = types.SimpleNamespace(parameter_bytes=1 << 20, activation_bytes=1 << 20)
+    model_check.check_bundle = lambda *_, **__: sizes
     from okko_models.classifier import Classifier
-    classifier.check_bundle = lambda *_: None
     self_test = Classifier.self_test
     def crash(classifier):
         if classifier.bundle.manifest.name == "crashing":
