@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from okko_models.damaged import decode_json
 from okko_models.decision import DecisionRule  # noqa: TC001 (msgspec reads it at run time)
 from okko_models.errors import BundleError
 
@@ -137,12 +138,12 @@ def decode(data: bytes) -> Manifest:
     if len(data) > MAX_MANIFEST_BYTES:
         raise BundleError(f"manifest.json has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read")
     try:
-        found = msgspec.json.decode(data, type=_Schema).schema_version
+        found = decode_json(data, _Schema).schema_version
         if found != SCHEMA_VERSION:
             raise BundleError(
                 f"manifest.json has schema version {found}; this okko reads version {SCHEMA_VERSION}. "
                 + ("Update okko on this machine." if found > SCHEMA_VERSION else "Train the model again.")
             )
-        return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decode_json(data, Manifest)
+    except msgspec.DecodeError as error:
         raise BundleError(f"manifest.json is not a manifest of okko: {error}") from error

@@ -7,21 +7,25 @@ import os
 import threading
 import tomllib
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from okko_edge.config import ConfigError, load
+from okko_edge.outbox import OutboxFolder
 from okko_models import bundle as bundles
 from okko_models import manifest as manifests
 from okko_models.bundle import Bundle
 from okko_models.classifier import Classifier
+from okko_models.damaged import decode_json
 from okko_models.errors import LONGEST_MESSAGE, BundleError, OkkoError, SelfTestError
 from okko_models.photo import PhotoError, read_golden
 from okko_models.registry.errors import UntrustedError
 from okko_models.registry.metadata import catalog_of
 from okko_models.trust.model_check import check_model
+from tests.edge.test_outbox import add, sidecar
 from tests.fuzz.edge import DashboardTarget
 from tests.fuzz.models import manifest_of, small_bundle
 from tests.models.trust.test_model_check import altered, zoo
@@ -215,3 +219,24 @@ def test_a_line_is_found_after_texts_and_lists_over_many_lines(tmp_path):
     )
     with pytest.raises(ConfigError, match=r"line 12: gate\.ok_us is 1"):
         load(path)
+
+
+@pytest.mark.parametrize("data", [b'{"pin": "\xff"}', b'{"pin": ' + b"[" * 100_000, b"", b"\xff", b'{"pin": 1}'])
+def test_whatever_is_wrong_with_json_is_one_error(data):
+    class Small(msgspec.Struct):
+        pin: str = ""
+
+    with pytest.raises(msgspec.DecodeError):
+        decode_json(data, Small)
+
+
+def test_one_byte_that_a_card_forgot_does_not_keep_an_outbox_from_opening(tmp_path):
+    box = OutboxFolder(tmp_path / "box", 10**9)
+    for number in (1, 2):
+        add(box, number)
+    box.close()
+    path = tmp_path / "box" / f"{sidecar(1).digest}.json"
+    path.write_bytes(path.read_bytes().replace(b'"random"', b'"rand\xffm"'))
+    opened = OutboxFolder(tmp_path / "box", 10**9)
+    assert [item.sidecar.digest for item in opened.items()] == [sidecar(2).digest]
+    opened.close()

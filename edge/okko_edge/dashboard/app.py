@@ -24,6 +24,7 @@ from okko_edge.dashboard.marbles import LIVE, THUMBNAIL, LiveView, Marbles, enco
 from okko_edge.dashboard.messages import Request, Response, json_response, problem
 from okko_edge.dashboard.state import SHOWN, State, machine, shown, view_of
 from okko_edge.events import Event
+from okko_models.damaged import decode_json
 from okko_models.decision import Verdict
 from okko_models.errors import OkkoError
 
@@ -139,7 +140,7 @@ class App:
         """Returns the response, never raises; what is our own fault is counted and answered with 500."""
         try:
             response = await self._answer(request)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except msgspec.MsgspecError as error:
             response = problem(HTTPStatus.BAD_REQUEST, f"the request is not understood: {error}")
         except OkkoError as error:
             response = problem(HTTPStatus.CONFLICT, str(error))
@@ -207,7 +208,7 @@ class App:
             return passwords.verify(password, self._password_hash)
 
     async def _login(self, request: Request) -> Response:
-        password = msgspec.json.decode(request.body, type=_Login).password
+        password = decode_json(request.body, _Login).password
         if not self._password_hash:
             return json_response({})
         refused = await self._unless_right(request, password)
@@ -268,14 +269,14 @@ class App:
         return json_response({})
 
     async def _test_gate(self, request: Request) -> Response:
-        verdict = _GATE[msgspec.json.decode(request.body, type=_Gate).verdict]
+        verdict = _GATE[decode_json(request.body, _Gate).verdict]
         if not self._parts.controls.paused:
             raise OkkoError("the gate is not tested while marbles are sorted: pause first")
         await asyncio.to_thread(self._parts.controls.test_gate, verdict)
         return json_response({})
 
     async def _correct(self, request: Request) -> Response:
-        wanted = msgspec.json.decode(request.body, type=_Correction)
+        wanted = decode_json(request.body, _Correction)
         if self._parts.corrections is None:
             raise OkkoError("corrections have nowhere to go: set outbox.enabled in the settings")
         if wanted.label not in self.about.labels:

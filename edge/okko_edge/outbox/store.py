@@ -19,6 +19,7 @@ import msgspec
 
 from okko_edge.frame_file import PART, is_digest, write_whole
 from okko_edge.outbox.worth import Reason, Worth, is_precious, value
+from okko_models.damaged import decode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -287,7 +288,7 @@ class OutboxFolder:
         try:
             data = self._path(digest, SIDECAR).read_bytes()
             image_size = self._path(digest, IMAGE).stat().st_size
-            sidecar = msgspec.json.decode(data, type=Sidecar)
+            sidecar = decode_json(data, Sidecar)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         if sidecar.digest != digest or not image_size:
@@ -298,7 +299,7 @@ class OutboxFolder:
 
     def _decode(self, digest: str, suffix: str, kind: type[_T]) -> _T | None:
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-            return msgspec.json.decode(self._path(digest, suffix).read_bytes(), type=kind)
+            return decode_json(self._path(digest, suffix).read_bytes(), kind)
         return None
 
     def _is_only_writer(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from okko_models.bundle import MANIFEST
+from okko_models.damaged import decode_json
 from okko_models.errors import OkkoError
 from okko_models.manifest import FileEntry  # noqa: TC001 (msgspec reads it at run time)
 from okko_models.registry.errors import UntrustedError
@@ -89,8 +90,8 @@ class _Files(msgspec.Struct):
 def _check_bundle(store: Store, digest: str) -> int:
     key = bundle_key(digest, MANIFEST)
     try:
-        entries = msgspec.json.decode(_read(store, key, digest), type=_Files).files
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        entries = decode_json(_read(store, key, digest), _Files).files
+    except msgspec.DecodeError as error:
         raise UntrustedError(f"{store}/{key} is no manifest: {error}") from error
     for name, entry in entries.items():
         _read(store, bundle_key(digest, name), entry.sha256)

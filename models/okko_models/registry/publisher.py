@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from okko_models.bundle import MANIFEST
+from okko_models.damaged import decode_json
 from okko_models.registry import catalog as catalogs
 from okko_models.registry.catalog import Catalog, Change, Note, Published, channel_place, iso, pin_place
 from okko_models.registry.errors import ConflictError, MissingError, RegistryError, UntrustedError
@@ -364,8 +365,8 @@ def read_log(store: Store, catalog: Catalog) -> list[catalogs.Entry]:
         key = catalogs.log_key(number, digest)
         stored = store.get(key)
         try:
-            entry = None if stored is None else msgspec.json.decode(stored.data, type=catalogs.Entry)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            entry = None if stored is None else decode_json(stored.data, catalogs.Entry)
+        except msgspec.DecodeError:
             entry = None
         if entry is None or entry.digest() != digest or entry.number != number:
             raise UntrustedError(f"{store}: entry {number} of the log is missing or was altered ({key})")
