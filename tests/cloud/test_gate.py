@@ -39,10 +39,10 @@ def test_many_differences_are_judged_nearly_as_exactly_as_few(n, seed):
 def test_two_equal_models_are_called_different_no_oftener_than_was_promised():
     rng = np.random.default_rng(1)
     wrong = 0
-    for _ in range(400):
+    for _ in range(200):
         new, old = (rng.choice([0, 0.25, 1], 60, p=[0.9, 0.06, 0.04]) for _ in range(2))
         wrong += compare(new, old, range(60)).confidence >= 0.95
-    assert wrong <= 0.05 * 400 + 2 * math.sqrt(400 * 0.05 * 0.95)
+    assert wrong <= 0.05 * 200 + 2 * math.sqrt(200 * 0.05 * 0.95)
 
 
 def test_photos_of_one_burst_are_one_argument_not_many():

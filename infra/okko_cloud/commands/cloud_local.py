@@ -20,6 +20,7 @@ _ENDPOINT = click.option("--endpoint-url", default="", metavar="URL", help="Anot
 _COST = click.FloatRange(min=0, max=1e9)
 _START_S = 90.0
 _POLL_S = 0.5
+_HEARD_S = 1.0  # what was uploaded just now is heard of by then
 
 
 @click.command()
@@ -180,13 +181,14 @@ def _place(place: str | None, folder: Path | None, endpoint_url: str) -> Place:
 def status(folder: Path, as_json: bool, wait: bool) -> None:
     """Show what waits, what runs, the last jobs, and which model is in service."""
     from okko_cloud.local.cloud import Folder
-    from okko_cloud.local.status import look, words
+    from okko_cloud.local.status import is_idle, look, words
 
     cloud = Folder(folder.resolve())
+    if wait:
+        time.sleep(_HEARD_S)
+        while not is_idle(cloud):
+            time.sleep(_POLL_S)
     found = look(cloud)
-    while wait and found.up and (found.waiting or any(job.kind == "running" for job in found.jobs)):
-        time.sleep(_POLL_S)
-        found = look(cloud)
     if as_json:
         import msgspec
 

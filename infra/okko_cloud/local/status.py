@@ -98,6 +98,17 @@ def look(folder: Folder) -> Status:
     )
 
 
+def is_idle(folder: Folder) -> bool:
+    """Says whether nothing waits and nothing runs, or whether nobody is there who would do it."""
+    if not folder.is_up():
+        return True
+    queue = folder.queue()
+    try:
+        return not queue.waiting()[0].changes and not any(job.kind == "running" for job in queue.jobs(1))
+    finally:
+        queue.close()
+
+
 def _models(folder: Folder, running: Running) -> dict[str, Model]:
     from okko_cloud.making import publisher
 
