@@ -54,8 +54,8 @@ STAGES: Final = {
 }
 _LONGEST_ERROR = 2000
 _PR_SET_PDEATHSIG = 1
-# The model as a file, as a session, and packed for the processor; twice what its tensors take, and some more. Models of 8
-# and 18 MB did with less than 20 and 40 MB of the 176 and 189 MB that this comes to.
+# The model as a file, as a session, and packed for the processor; twice what its tensors take, and some more. Models of
+# 8 and 18 MB did with less than 20 and 40 MB of the 176 and 189 MB that this comes to.
 _MARGIN_BYTES = 64_000_000
 # Height and width of a golden frame, at most; see `read_golden`.
 _LARGEST_GOLDEN = (2000, 2000)

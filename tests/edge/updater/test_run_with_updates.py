@@ -272,7 +272,7 @@ def test_the_agent_is_killed_in_a_shadow_run_and_another_update_comes_in_the_nex
 def test_a_disk_that_is_full_all_the_time_stops_no_marble_and_the_update_comes_when_there_is_room(
     machine, registry, bundle, better, tmp_path
 ):
-    disk = Disk(tmp_path / "disk")
+    disk = Disk(tmp_path / "disk", "16m")  # with room for the journal's log
     try:
         enroll(registry, disk.folder / "models")
         if disk.real:
