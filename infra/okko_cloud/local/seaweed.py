@@ -143,7 +143,6 @@ class SeaweedFS:
                     "-s3.port.lance=0",
                     f"-s3.localSocket={self._sockets.name}/s3",
                     "-s3.config=s3.json",
-                    "-s3.autoCreateBucket=false",
                 ],
                 cwd=self._folder,
                 env=os.environ | {"TMPDIR": self._sockets.name},
