@@ -1,6 +1,7 @@
 """Two S3 servers on loopback that have nothing in common: moto's, and SeaweedFS, which is a real store.
 
 What both accept is less likely to be a habit of one of them. SeaweedFS checks signatures and digests; moto does not.
+It is started here by other settings than the local cloud's: dozens of buckets in small volumes, none made unasked.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from okko_cloud.local.seaweed import find_weed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +81,7 @@ def _start(folder: Path, ports: dict[str, int]) -> subprocess.Popen[bytes]:
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             [
-                Path(sys.executable).parent / "weed",
+                find_weed(),
                 "server",
                 f"-dir={folder / 'data'}",
                 "-ip=127.0.0.1",
