@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -216,7 +217,9 @@ def rule(
     )
 
 
-def measure(bundles: Sequence[Bundle], photos: Sequence[Photo], truly_ok: Sequence[bool], costs: Costs) -> list[Judged]:
+def measure(
+    bundles: Sequence[Bundle], photos: Sequence[Photo], truly_ok: Sequence[bool], costs: Costs, *, workers: int = 1
+) -> list[Judged]:
     """Runs models on the test photos, in turn on each photo, so that a busy machine slows them all alike.
 
     Args:
@@ -224,6 +227,7 @@ def measure(bundles: Sequence[Bundle], photos: Sequence[Photo], truly_ok: Sequen
         photos: the test photos.
         truly_ok: n, whether each shows a good object.
         costs: what verdicts cost.
+        workers: photos judged at a time, each on one thread, whose processor time is what counts.
 
     Raises:
         OkkoError: a model or a photo cannot be read.
@@ -240,18 +244,25 @@ def measure(bundles: Sequence[Bundle], photos: Sequence[Photo], truly_ok: Sequen
             golden.append(classifier.self_test())
         except SelfTestError:
             golden.append(math.inf)
-    paid: list[list[float]] = [[] for _ in bundles]
-    took: list[list[float]] = [[] for _ in bundles]
-    with progress("Comparing with the model in service", len(photos)) as done:
-        for photo, ok in zip(photos, truly_ok, strict=True):
-            image = read_photo(photo.path)
-            for number, classifier in enumerate(classifiers):
-                begin = time.thread_time()
-                verdict = classifier.classify(image).verdict
-                took[number].append(time.thread_time() - begin)
-                paid[number].append(costs.of(verdict, truly_ok=ok))
+
+    def judge(photo: Photo, ok: bool) -> list[tuple[float, float]]:
+        image, found = read_photo(photo.path), []
+        for classifier in classifiers:
+            begin = time.thread_time()
+            verdict = classifier.classify(image).verdict
+            found.append((costs.of(verdict, truly_ok=ok), time.thread_time() - begin))
+        return found
+
+    rows = []
+    with (
+        progress("Comparing with the model in service", len(photos)) as done,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for row in pool.map(judge, photos, truly_ok):
+            rows.append(row)
             done()
+    paid, took = np.array(rows).transpose(2, 1, 0)
     return [
-        Judged(tuple(each_paid), 1e3 * float(np.median(each_took)), worst)
+        Judged(tuple(each_paid.tolist()), 1e3 * float(np.median(each_took)), worst)
         for each_paid, each_took, worst in zip(paid, took, golden, strict=True)
     ]

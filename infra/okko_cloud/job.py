@@ -277,7 +277,7 @@ class Job:
         bundles = [bundle]
         if against:
             bundles.append(bring(self.publisher.store, against, self.folder / "bundles"))
-        judged = gate.measure(bundles, photos, truly_ok, settings.costs)
+        judged = gate.measure(bundles, photos, truly_ok, settings.costs, workers=self.workers)
         return gate.rule(
             judged[0],
             judged[1] if against else None,

@@ -91,6 +91,17 @@ def test_a_burst_is_one_job_and_nothing_waits_when_it_has_ended(loop):
     assert [job.kind for job in loop.queue.jobs(10)] == ["kept"]
 
 
+def test_events_that_changed_nothing_to_learn_from_start_nothing(loop):
+    loop.photo(0, "a")
+    loop.until(0, 12)
+    loop.end("kept")
+    loop.until(12, 20)
+    loop.photo(20, "a")
+    loop.until(20, 40)
+    assert len(loop.jobs) == 1
+    assert not loop.queue.waiting()[0].changes
+
+
 def test_what_comes_while_a_job_runs_is_the_next_job(loop):
     loop.photo(0, "a")
     loop.until(0, 12)

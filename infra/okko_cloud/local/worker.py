@@ -121,6 +121,9 @@ class Worker:
 
     def _begin(self, covers: int, now_s: float) -> None:
         listing = self._listing()
+        if listing == self._queue.fact(LISTED):
+            self._queue.covered(covers)  # told twice, or photos that have no label yet
+            return
         number = self._queue.begin_job(now_s)
         self._say(f"job {number} begins")
         self._current = _Current(number, covers, listing, self._start())
