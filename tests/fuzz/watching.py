@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 HANGS_S = 20.0
 """Wall time; generous, because the machine may be busy. Processor time is bounded more tightly, from inside."""
 STARTS_S = 60.0
+_MEMORY = Path("/dev/shm")
 _INPUTS_EACH = 4000
 """So many inputs a child gets, so that what it gathers stays small."""
 
@@ -76,10 +77,11 @@ def fuzz(name: str, seed: int, numbers: range, *, keep: str = "", hangs_s: float
 def _one_child(tally: Tally, order: tuple[str, str, str, str], keep: str, hangs_s: float) -> int:
     """Lets a child feed inputs; returns the number to go on with."""
     first, last = int(order[2]), int(order[3])
+    base = tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None)
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as errors, os.fdopen(reading, "rb", buffering=0) as pipe:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.worker", *order, str(writing), keep],
+            [sys.executable, "-m", "tests.fuzz.worker", *order, str(writing), base, keep],
             pass_fds=[writing],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -101,6 +103,8 @@ def _one_child(tally: Tally, order: tuple[str, str, str, str], keep: str, hangs_
         finally:
             child.kill()
             child.wait()
+            # Not shutil.rmtree, which cannot remove folders that lie too deep.
+            subprocess.run(["rm", "-rf", base], check=True)
         if died == 0:
             return last
         errors.seek(0)

@@ -13,7 +13,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -173,25 +172,23 @@ def judge(plan: Plan, target: Target, data: bytes, guard: Guard) -> dict[str, An
 
 
 def main() -> None:
-    """Called by `watching` with: target, seed, first and last number, descriptor to write to, folder for defects."""
-    name, seed, first, last, descriptor, keep = sys.argv[1:]
+    """Called by `watching` with: target, seed, first and last number, descriptor to write to, two folders."""
+    name, seed, first, last, descriptor, base, keep = sys.argv[1:]
     plan = {**PLANS, **BROKEN}[name]
     ready = plan.open()
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as base:
-        guard = Guard(Path(base))
-        _limit_memory()
-        for number in range(int(first), int(last)):
-            _say(descriptor, {"begun": number})
-            data = ready.make(random.Random(f"{seed} {name} {number}"))
-            # Written first: an input may be the last thing that this process sees.
-            kept = Path(keep) / f"{name}-{seed}-{number}"
-            if keep:
-                kept.write_bytes(data)
-            told = judge(plan, ready, data, guard)
-            if keep and told["kind"] != "defect":
-                kept.unlink()
-            _say(descriptor, {"number": number, **told})
+    guard = Guard(Path(base))
+    _limit_memory()
+    for number in range(int(first), int(last)):
+        _say(descriptor, {"begun": number})
+        data = ready.make(random.Random(f"{seed} {name} {number}"))
+        # Written first: an input may be the last thing that this process sees.
+        kept = Path(keep) / f"{name}-{seed}-{number}"
+        if keep:
+            kept.write_bytes(data)
+        told = judge(plan, ready, data, guard)
+        if keep and told["kind"] != "defect":
+            kept.unlink()
+        _say(descriptor, {"number": number, **told})
 
 
 def _limit_memory() -> None:
