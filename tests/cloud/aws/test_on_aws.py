@@ -147,7 +147,7 @@ def test_uploaded_photos_start_one_job_whose_container_trains_and_publishes(clou
     assert definition["timeout"] == {"attemptDurationSeconds": 3600}
     strategy = definition["retryStrategy"]
     assert strategy["attempts"] == 3
-    assert [rule["action"] for rule in strategy["evaluateOnExit"]] == ["RETRY"] * 4 + ["EXIT"]
+    assert [rule["action"].upper() for rule in strategy["evaluateOnExit"]] == ["RETRY"] * 4 + ["EXIT"]
 
 
 def test_a_later_photo_starts_one_more_job_and_a_photo_without_a_label_none(cloud):
