@@ -94,6 +94,7 @@ class Matrix:
             self._apart(lambda: self._after(life, device))
         except AssertionError as error:
             self.failures.append(f"{life.name}, {way} point {number} ({what}): {error}")
+            print(self.failures[-1], file=sys.stderr, flush=True)
         self.done[way] += 1
         shutil.rmtree(device)
 
@@ -197,7 +198,7 @@ def main(every: int, only: str, verbose: bool) -> None:
     """Runs the matrix, prints its table, and ends with 1 if something broke."""
     start = time.monotonic()
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
+    with tempfile.TemporaryDirectory(dir=memory, prefix="okko-matrix-") as folder:
         matrix = Matrix(Path(folder))
         print("| life | points | " + " | ".join(WAYS) + " |")
         print("|---|---:|" + "---:|" * len(WAYS))
@@ -224,8 +225,6 @@ def main(every: int, only: str, verbose: bool) -> None:
         print(f"| **all** | {total} | " + " | ".join(str(matrix.done[way]) for way in WAYS) + " |")
     runs = sum(matrix.done.values())
     print(f"\n{total} points, {runs} runs, {len(matrix.failures)} failures, {time.monotonic() - start:.0f} s")
-    for failure in matrix.failures[:20]:
-        print(failure, file=sys.stderr)
     sys.exit(bool(matrix.failures))
 
 
