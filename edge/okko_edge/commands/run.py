@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
     from okko_edge.events import Counters
     from okko_edge.rig import Simulation
@@ -166,6 +164,7 @@ def _sort(
     from okko_edge.agent import Agent
     from okko_edge.beside import Beside, Surroundings, journal_path
     from okko_edge.camera import CameraChoice
+    from okko_edge.commands.stopping import stopped_by_signal
     from okko_edge.journal import RunRecord
     from okko_edge.memory import keep_little
     from okko_edge.output import RunReport, live_line
@@ -263,7 +262,7 @@ def _sort(
                 agent=agent, sorter=sorter, tally=tally, beside=beside, settings=settings, clock=rig.clock
             )
             updates.start(running, bundle=opened, run=run_record, about=about)
-        with _stopped_by_signal(agent.stop):
+        with stopped_by_signal(agent.stop):
             notifier.ready()
             summary = agent.run(count)
             notifier.stopping()
@@ -308,22 +307,3 @@ def _shortfall(summary: Summary, count: int | None, kind: str, *, stopped: bool)
 
 def _warn(message: str) -> None:
     click.echo(f"Warning: {message}", err=True)
-
-
-@contextlib.contextmanager
-def _stopped_by_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """While this lasts, the first Ctrl-C or SIGTERM stops gently; a second one ends the program at once."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def gently(number: int, _: object) -> None:
-        stop()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in signals:
-        signal.signal(number, gently)
-    try:
-        yield
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])
