@@ -61,6 +61,7 @@ class Emulator:
                 [str(installed()), str(Path(__file__).with_name("ministack_more.py"))],
                 cwd=folder,
                 env={**self.environment(), **settings},
+                stdin=subprocess.PIPE,  # it ends when this does, however this process ends
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -102,6 +103,8 @@ class Emulator:
     def close(self) -> None:
         self._process.kill()
         self._process.wait(10)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def plugin_dir() -> list[str]:

@@ -4,6 +4,10 @@ Batch: definitions keep all that they were given and can be taken back, queues a
 a job must name a queue and a definition that are there. IAM: users have no SSH keys and the like, and it says so.
 """
 
+import os
+import sys
+import threading
+
 from ministack.app import main
 from ministack.core.responses import error_response_json
 from ministack.services import batch, iam
@@ -91,5 +95,12 @@ for kind in ("SSHPublicKeys", "SigningCertificates", "ServiceSpecificCredentials
         200, f"List{kind}Response", nothing
     )
 
+
+def end_with_parent():
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
     main()
