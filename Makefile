@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint lock setup browser torch clean
+.PHONY: demo cloud-demo test aws-test lint lock setup browser torch clean
 
 setup: $(READY)
 
@@ -17,8 +17,16 @@ $(READY): requirements.lock pyproject.toml infra/setup/ensure-venv
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" infra/setup/demo
 
+# The whole loop on this machine: photos arrive, a model is trained and published, a simulated Pi picks it up.
+cloud-demo: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" infra/setup/cloud-demo
+
 test: $(READY) lint browser torch
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# Applies infra/terraform to an emulated AWS; needs Terraform and its AWS provider, takes 5 minutes.
+aws-test: $(READY)
+	$(BIN)/python -m pytest tests/cloud/aws/on_aws.py --timeout 1200
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -38,6 +46,7 @@ torch: $(READY)
 lock: $(READY)
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 \
 		--no-emit-index-url --no-annotate --upgrade --quiet --custom-compile-command "make lock" -o requirements.lock
+	infra/setup/lock-container $(BIN)/python
 
 clean:
 	rm -rf $(VENV) demo-output build dist
