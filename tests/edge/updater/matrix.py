@@ -40,6 +40,7 @@ from tests.edge.updater.points import AFTER, BEFORE, POWER, POWER_NAMES, STEP, T
 from tests.edge.updater.updater_fakes import OKKO
 
 LONGEST_S = 60.0
+PAGE = Path(__file__).parents[3] / "docs" / "reliability.md"
 WAYS = {
     "killed before": {"kill": BEFORE},
     "killed in the middle": {"kill": TORN},
@@ -193,15 +194,21 @@ def _from_builtins(said) -> Past:
 @click.command()
 @click.option("--every", type=click.IntRange(1), default=1, help="Only every so many runs.")
 @click.option("--life", "only", default="", help="Only lives whose name begins so.")
-@click.option("--verbose", is_flag=True, help="Name every point.")
-def main(every: int, only: str, verbose: bool) -> None:
+@click.option("--write", is_flag=True, help="Put the table into docs/reliability.md.")
+def main(every: int, only: str, write: bool) -> None:
     """Runs the matrix, prints its table, and ends with 1 if something broke."""
     start = time.monotonic()
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    table: list[str] = []
+
+    def add(*cells: object) -> None:
+        table.append(f"| {' | '.join(map(str, cells))} |")
+        print(table[-1], flush=True)
+
     with tempfile.TemporaryDirectory(dir=memory, prefix="okko-matrix-") as folder:
         matrix = Matrix(Path(folder))
-        print("| life | points | " + " | ".join(WAYS) + " |")
-        print("|---|---:|" + "---:|" * len(WAYS))
+        add("life", "points", *WAYS)
+        add("---", *["---:"] * (1 + len(WAYS)))
         total, turn = 0, 0
         for life in LIVES:
             if not life.name.startswith(only):
@@ -210,8 +217,6 @@ def main(every: int, only: str, verbose: bool) -> None:
             total += len(points)
             before = matrix.done.copy()
             for number, what in enumerate(points):
-                if verbose:
-                    print(f"{number:4d} {what}")
                 for way, given in WAYS.items():
                     if given.get("kill") == TORN and not what.startswith("write "):
                         continue
@@ -220,11 +225,15 @@ def main(every: int, only: str, verbose: bool) -> None:
                     turn += 1
                     if turn % every == 0:
                         matrix.run(life, way, number, what)
-            row = " | ".join(str(matrix.done[way] - before[way]) for way in WAYS)
-            print(f"| {life.name} | {len(points)} | {row} |", flush=True)
-        print(f"| **all** | {total} | " + " | ".join(str(matrix.done[way]) for way in WAYS) + " |")
+            add(life.name, len(points), *(matrix.done[way] - before[way] for way in WAYS))
+        add("**all**", total, *(matrix.done[way] for way in WAYS))
     runs = sum(matrix.done.values())
-    print(f"\n{total} points, {runs} runs, {len(matrix.failures)} failures, {time.monotonic() - start:.0f} s")
+    said = f"{total} points, {runs} runs, {len(matrix.failures)} failures"
+    print(f"\n{said}, {time.monotonic() - start:.0f} s")
+    if write:
+        begin, end = "<!-- updates:begin -->\n", "<!-- updates:end -->"
+        head, rest = PAGE.read_text().split(begin)
+        PAGE.write_text("".join([head, begin, "\n".join([*table, "", f"{said}."]), "\n", end, rest.split(end)[1]]))
     sys.exit(bool(matrix.failures))
 
 
