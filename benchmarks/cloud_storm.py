@@ -151,7 +151,7 @@ def _blow(storm: Storm, folder: Path, loop: Loop) -> Calm:
     ]
     next_kill = start + lot.uniform(1, 3)
     last_upload, end = None, start + storm.seconds + GIVE_UP_S
-    calm_since = None
+    calm_since, late = None, 0
     while time.monotonic() < end:
         now = time.monotonic()
         if last_upload is None and all(each.done() for each in uploads):
@@ -160,6 +160,12 @@ def _blow(storm: Storm, folder: Path, loop: Loop) -> Calm:
             kills += loop.kill(lot)
             next_kill = now + lot.uniform(0.2, 3)
         calm = last_upload is not None and post.is_empty() and loop.is_calm()
+        if calm and kills < storm.kills:
+            # Too little was going on to kill so many; so another photo comes.
+            upload(now, f"OK/late {late}.png", _photo(2 * (storm.photos + late) + 1))
+            late += 1
+            last_upload = time.monotonic()
+            calm = False
         calm_since = (calm_since or now) if calm else None
         # A look of its own must have found nothing, either.
         if calm_since and now > calm_since + 6:
@@ -170,7 +176,7 @@ def _blow(storm: Storm, folder: Path, loop: Loop) -> Calm:
     pool.shutdown()
     post.close()
     took = (calm_since or time.monotonic()) - (last_upload or start)
-    return _look(folder, loop, storm.photos, removed, relabelled, delivered[0], kills, took)
+    return _look(folder, loop, storm.photos + late, removed, relabelled, delivered[0], kills, took)
 
 
 def _look(

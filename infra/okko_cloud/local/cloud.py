@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from okko_cloud.bucket import BucketPhotos
+from okko_cloud.bucket import BucketPhotos, is_running
 from okko_cloud.debounce import Debounce
 from okko_cloud.local.jobs import JobProcess
 from okko_cloud.local.queue import LocalQueue
@@ -46,6 +46,7 @@ _LOOK_EVERY_S: Final = 60.0
 _POLL_S: Final = 10.0
 """A bucket of an S3 that tells of nothing is looked at so often."""
 _DOWN_S: Final = 60.0
+_LAST_S: Final = 5.0
 _LOCK_TRIES: Final = 5
 _BACK_OFF_S: Final = 5.0
 
@@ -252,4 +253,8 @@ def down(folder: Folder) -> bool:
         if time.monotonic() > end:
             raise OkkoError(f"the cloud in {folder.path} (process {running.pid}) does not end")
         time.sleep(0.1)
+    # It has let go of everything; the interpreter needs another moment.
+    end = time.monotonic() + _LAST_S
+    while is_running(str(running.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
     return True
