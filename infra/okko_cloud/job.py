@@ -25,6 +25,7 @@ from okko_cloud.place import TRAINING, Settings
 from okko_cloud.publishing import STABLE, bring, in_service, published_for
 from okko_cloud.snapshot import as_dataset, take_snapshot
 from okko_models.bundle import Bundle
+from okko_models.damaged import decode_json
 from okko_models.errors import OkkoError
 from okko_models.host import processors
 from okko_models.registry.catalog import iso
@@ -299,7 +300,7 @@ class Job:
     def _get(self, key: str, kind: type[_T]) -> _T | None:
         found = self.store.get(key)
         try:
-            return msgspec.json.decode(found.data, type=kind) if found else None
+            return decode_json(found.data, kind) if found else None
         except msgspec.DecodeError as error:
             raise OkkoError(f"{self.store}/{key}: {error}; remove it, and it will be made again") from error
 

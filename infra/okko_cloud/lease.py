@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from okko_cloud.place import TRAINING
+from okko_models.damaged import decode_json
 from okko_models.errors import OkkoError
 from okko_models.registry.errors import RegistryError
 
@@ -193,6 +194,6 @@ def holder(store: Store) -> Lock | None:
 
 def _decode(store: Store, data: bytes) -> Lock:
     try:
-        return msgspec.json.decode(data, type=Lock)
+        return decode_json(data, Lock)
     except msgspec.DecodeError as error:
         raise RegistryError(f"{store}/{LOCK} is no lock of okko ({error}); remove it and try again") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from okko_cloud.events import PHOTOS
+from okko_models.damaged import decode_json
 from okko_models.decision import Costs
 from okko_models.errors import OkkoError
 from okko_models.manifest import NAME_PATTERN
@@ -172,7 +173,7 @@ def load_settings(store: Store) -> Settings:
     if found is None:
         return Settings()
     try:
-        return msgspec.json.decode(found.data, type=Settings)
+        return decode_json(found.data, Settings)
     except msgspec.DecodeError as error:
         raise OkkoError(f"{store}/{SETTINGS}: {error}; okko cloud up writes it") from error
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from okko_cloud.place import TRAINING
+from okko_models.damaged import decode_json
 from okko_models.errors import OkkoError
 from okko_models.registry.errors import ConflictError
 from okko_train.preparation import TEST_FRACTION
@@ -144,7 +145,7 @@ def freeze(store: Store, dataset: Dataset, seed: int) -> Frozen:
 
 def _decode(store: Store, data: bytes) -> Frozen:
     try:
-        return msgspec.json.decode(data, type=Frozen)
+        return decode_json(data, Frozen)
     except msgspec.DecodeError as error:
         raise OkkoError(
             f"{store}/{SPLIT}: {error}. It says which photos no model may learn from, so bring an earlier version back"

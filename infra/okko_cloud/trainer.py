@@ -5,18 +5,13 @@ What it remembers of photos (features by content) stays in okko's cache, so that
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
 
 from okko_models.host import processors
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from okko_cloud.place import Settings
     from okko_train.dataset import Dataset
@@ -52,19 +47,6 @@ def train_with_okko(dataset: Dataset, test: Collection[str], out: Path, settings
         trials=settings.trials,
         workers=processors(),
         command=command,
+        test=frozenset(test),
     )
-    train(part(dataset, np.array([photo.digest not in test for photo in dataset.photos])), out, options)
-
-
-def part(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
-    """Returns some of a dataset's photos as a dataset; its digest stays that of all.
-
-    Args:
-        dataset: the photos.
-        chosen: (n_photos,) which to take.
-    """
-    photos = tuple(photo for photo, taken in zip(dataset.photos, chosen.tolist(), strict=True) if taken)
-    thumbnails = None if dataset.thumbnails is None else dataset.thumbnails[chosen]
-    return dataclasses.replace(
-        dataset, photos=photos, labels=tuple(sorted({photo.label for photo in photos})), thumbnails=thumbnails
-    )
+    train(dataset, out, options)

@@ -9,11 +9,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from okko_models.errors import OkkoError
 from okko_train.splits import most_folds, stratified_folds, stratified_split
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from okko_train.dataset import Dataset
@@ -56,17 +59,28 @@ def sounds_good(label: str) -> bool:
     return bool(words & _OK_WORDS) and not words & _NEGATIONS
 
 
-def split_photos(dataset: Dataset, *, seed: int) -> Split:
+def split_photos(dataset: Dataset, *, seed: int, test: Collection[str] | None = None) -> Split:
     """Puts a test split aside and cuts the rest into folds; groups and near-duplicates stay together.
+
+    Args:
+        dataset: the photos.
+        seed: the same seed gives the same split.
+        test: SHA-256 of the photos to put aside, if that was decided before; None decides it here.
 
     Raises:
         OkkoError: there are too few photos or groups of a label for that.
     """
     groups, truth = dataset.split_groups(), dataset.targets
     try:
-        learn, test = stratified_split(truth, groups, fraction=TEST_FRACTION, seed=seed)
+        if test is None:
+            learn, held = stratified_split(truth, groups, fraction=TEST_FRACTION, seed=seed)
+        else:
+            in_test = np.array([photo.digest in test for photo in dataset.photos])
+            learn, held = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+            if not len(held) or len(set(truth[learn].tolist())) < len(dataset.labels):
+                raise ValueError(f"{len(held)} photos are to be put aside, and a label is missing among the others")
         k = min(MAX_FOLDS, most_folds(truth[learn], groups[learn]))
-        return Split(learn, test, stratified_folds(truth[learn], groups[learn], k=k, seed=seed))
+        return Split(learn, held, stratified_folds(truth[learn], groups[learn], k=k, seed=seed))
     except ValueError as error:
         raise OkkoError(
             f"{dataset.root}: the photos cannot be divided into parts for learning, choosing and testing: {error}. "

@@ -41,7 +41,7 @@ from okko_train.report import render
 from okko_train.result import Example, Sight, TrainingResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -78,6 +78,7 @@ class Options:
         budget_s: the search is cut short so that the whole run ends about then; None never cuts.
         workers: processes and threads side by side.
         command: how the run was called, for the manifest.
+        test: SHA-256 of the photos that are for the test, where that was decided before; None decides it by the seed.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Options:
     budget_s: float | None = None
     workers: int = 1
     command: str = ""
+    test: Collection[str] | None = None
 
 
 def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
@@ -106,7 +108,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     check_destination(out)
     dataset.check_trainable()
     ok_labels = choose_ok_labels(dataset, options.ok_labels)
-    split = split_photos(dataset, seed=options.seed)
+    split = split_photos(dataset, seed=options.seed, test=options.test)
     truth = dataset.targets
     if options.max_error is not None:
         truly_ok = np.isin(truth[split.learn], [dataset.labels.index(label) for label in ok_labels])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-
     from okko_edge.events import Counters
     from okko_edge.rig import Simulation
     from okko_edge.settings import Settings

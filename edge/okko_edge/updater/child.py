@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from okko_edge.updater.fetching import Fetched, Request, Result
+from okko_models.damaged import decode_json
 
 LONGEST_S: Final = 6 * 3600.0
 """A download that takes longer is ended, and goes on where it was the next time."""
@@ -81,7 +82,7 @@ class FetchProcess:
         answer = b"" if stdout is None or stdout.closed else stdout.read(_MAX_ANSWER)
         self._shut()
         try:
-            return msgspec.json.decode(answer, type=Fetched)
+            return decode_json(answer, Fetched)
         except msgspec.DecodeError:
             return _failed(f"the fetching process ended with code {self._process.returncode} and said nothing")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from okko_edge.updater.state import State
+from okko_models.damaged import decode_json
 from okko_models.registry.errors import BusyError
 from okko_models.registry.files import TEMPORARY, locked, sync_folder, write_durably
 
@@ -97,7 +98,7 @@ class Disk:
         """
         try:
             with self._state.open("rb") as file:
-                return msgspec.json.decode(file.read(MAX_STATE_BYTES), type=State)
+                return decode_json(file.read(MAX_STATE_BYTES), State)
         except FileNotFoundError:
             return State()
 

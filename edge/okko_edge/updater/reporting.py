@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from okko_edge.events import Event
+from okko_models.damaged import decode_json
 from okko_models.registry.files import write_durably
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Reports:
         outcomes = []
         for line in self._lines()[-limit:] if limit else []:
             with contextlib.suppress(msgspec.DecodeError):
-                outcomes.append(msgspec.json.decode(line, type=Outcome))
+                outcomes.append(decode_json(line, Outcome))
         return outcomes
 
     def _lines(self) -> list[bytes]:

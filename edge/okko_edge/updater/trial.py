@@ -26,6 +26,7 @@ from okko_edge.updater.protocols import RejectedError, SelfTest, ShadowReport, T
 from okko_edge.updater.trial_worker import EARLY_STAGES, MAX_LINE, STAGES, Judged, Said, Task
 from okko_models import manifest as manifests
 from okko_models.bundle import MANIFEST
+from okko_models.damaged import decode_json
 from okko_models.decision import Verdict
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ class _Child:
                 raise RejectedError("the process that tried it said nothing that makes sense")
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            return msgspec.json.decode(line, type=Said)
+            return decode_json(line, Said)
         except msgspec.DecodeError as error:
             raise RejectedError(f"the process that tried it said nothing that makes sense: {error}") from error
 

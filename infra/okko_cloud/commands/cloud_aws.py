@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from okko_models.damaged import decode_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -155,7 +157,7 @@ def _prepare(folder: Path, settings: Path | None, choices: dict[str, Any]) -> tu
     wanted = None
     if settings is not None:
         try:
-            wanted = msgspec.json.decode(settings.read_bytes(), type=Settings)
+            wanted = decode_json(settings.read_bytes(), Settings)
         except msgspec.DecodeError as error:
             raise OkkoError(f"{settings}: {error}") from error
         chosen["quiet_s"] = max(1.0, 60 * wanted.quiet_minutes)

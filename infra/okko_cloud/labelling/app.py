@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from okko_cloud.labelling.desk import AGAIN, Person
 from okko_cloud.labelling.reasons import Reason
+from okko_models.damaged import decode_json
 from okko_models.errors import OkkoError
 
 if TYPE_CHECKING:
@@ -180,34 +181,34 @@ class App:
         return Response(HTTPStatus.OK, self._desk.picture(int(found[1])), "image/jpeg")
 
     def _news(self, body: bytes) -> Response:
-        asked = msgspec.json.decode(body, type=_News)
+        asked = decode_json(body, _News)
         self._desk.keep(asked.person, asked.holding)
         catalogue = self._desk.catalogue
         about = {**self._about, "labels": catalogue.labels, "reasons": _REASONS, "trouble": self.trouble}
         return _json({**about, "progress": catalogue.progress()})
 
     def _take(self, body: bytes) -> Response:
-        asked = msgspec.json.decode(body, type=_Take)
+        asked = decode_json(body, _Take)
         taken = self._desk.take(asked.person, asked.count, asked.holding)
         if len(taken) < asked.count:
             self.idle.set()
         return _json({"photos": [_shown(one) for one in taken]})
 
     def _decide(self, body: bytes) -> Response:
-        asked = msgspec.json.decode(body, type=_Decide)
+        asked = decode_json(body, _Decide)
         return _outcome(self._desk.decide(asked.person, asked.number, asked.label, asked.revision))
 
     def _undo(self, body: bytes) -> Response:
-        asked = msgspec.json.decode(body, type=_Undo)
+        asked = decode_json(body, _Undo)
         return _outcome(self._desk.undo(asked.person, asked.number, asked.revision))
 
     def _skip(self, body: bytes) -> Response:
-        asked = msgspec.json.decode(body, type=_Skip)
+        asked = decode_json(body, _Skip)
         self._desk.skip(asked.person, asked.number)
         return _json({})
 
     def _leave(self, body: bytes) -> Response:
-        self._desk.leave(msgspec.json.decode(body, type=_Asks).session)
+        self._desk.leave(decode_json(body, _Asks).session)
         return _json({})
 
 

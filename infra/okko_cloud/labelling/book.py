@@ -17,6 +17,7 @@ import msgspec
 
 from okko_cloud.labelling.layout import OWN
 from okko_cloud.labelling.photos import LabellingError
+from okko_models.damaged import decode_json
 
 if TYPE_CHECKING:
     from okko_models.registry.store import Store
@@ -125,7 +126,7 @@ class Book:
     def _fetch(self, name: str) -> Decision | None:
         found = self._store.get(name)
         with contextlib.suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(found.data, type=Decision) if found else None
+            return decode_json(found.data, Decision) if found else None
         return None  # no decision of okko's: nothing is made of it
 
     def _take(self, decision: Decision | None) -> None:

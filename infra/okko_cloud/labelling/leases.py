@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from okko_models.damaged import decode_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,7 +78,7 @@ class Leases:
 
 def _decode(data: bytes) -> Lease | None:
     with contextlib.suppress(msgspec.MsgspecError):
-        return msgspec.json.decode(data, type=Lease)
+        return decode_json(data, Lease)
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from okko_cloud.labelling.reasons import Guess
+from okko_models.damaged import decode_json
 from okko_models.decision import Verdict
 from okko_models.photo import DecodedPhoto, PhotoError, decode_photo
 
@@ -113,7 +114,7 @@ class Eye:
         data = self._photos.load(key) if key else None
         # What a device wrote is a help; without it the photo is shown all the same.
         with contextlib.suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(data, type=kind) if data else None
+            return decode_json(data, kind) if data else None
         return None
 
 

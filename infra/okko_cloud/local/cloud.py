@@ -29,6 +29,7 @@ from okko_cloud.local.worker import Worker
 from okko_cloud.making import make_registry
 from okko_cloud.place import Place, Settings, load_settings, save_settings
 from okko_cloud.snapshot import take_snapshot
+from okko_models.damaged import decode_json
 from okko_models.errors import OkkoError
 from okko_models.registry.errors import BusyError as FolderBusyError
 from okko_models.registry.files import locked, write_durably
@@ -123,7 +124,7 @@ class Folder:
         if not self.is_up():
             return None
         try:
-            return msgspec.json.decode(self.running.read_bytes(), type=Running)
+            return decode_json(self.running.read_bytes(), Running)
         except (OSError, msgspec.DecodeError):
             return None
 

@@ -43,7 +43,8 @@ class Schedule:
 
     Attributes:
         epochs: at most.
-        patience: so many epochs without a better log loss on the watched photos end the training.
+        patience: so many epochs without a better log loss on the watched photos end the training, and the best epoch
+            counts; None: the last epoch counts, for which the learning rate has become small.
         learning_rate: of the deepest layers; it rises at first and falls along a cosine (Loshchilov and Hutter, 2017).
         linear_learning_rate: of the linear layer.
         decay: each block nearer to the photo learns at this share of the next one's rate.
@@ -52,7 +53,7 @@ class Schedule:
     """
 
     epochs: int
-    patience: int
+    patience: int | None
     learning_rate: float
     linear_learning_rate: float
     decay: float
@@ -60,7 +61,7 @@ class Schedule:
     weight_decay: float
 
 
-FINE_TUNING: Final = Schedule(14, 5, 3e-4, 1e-3, 0.9, 1, 0.02)
+FINE_TUNING: Final = Schedule(14, None, 3e-4, 1e-3, 0.9, 1, 0.02)
 FROM_SCRATCH: Final = Schedule(60, 20, 3e-3, 3e-3, 1.0, 0, 0.05)
 
 
@@ -69,7 +70,7 @@ class Fitted:
     """A trained network and the course of its training.
 
     Attributes:
-        network: with the weights of its best epoch.
+        network: with the weights of the epoch that counts.
         first_linear: what `linear_on_features` was before the backbone moved.
         epochs: how many it was trained for until then.
         train: (n_epochs,) log loss on the altered training views, in nats.
@@ -117,7 +118,7 @@ def fit_network(
         recipe: shape, view and pools.
         weights: to start from; None starts from nothing.
         learn: photos to learn from.
-        watched: photos on which the best epoch is found; None trains for all epochs.
+        watched: photos that are judged after each epoch; None: none are, and the last epoch counts.
         n_labels: number of labels.
         schedule: how.
         alteration: how views are altered.
@@ -144,7 +145,7 @@ def fit_network(
     total = steps * schedule.epochs
     train_losses: list[float] = []
     watched_losses: list[float] = []
-    best = copy.deepcopy(network.state_dict())
+    best = None
     for epoch in range(schedule.epochs):
         network.train()
         order, lost = shuffle.permutation(len(learn)), 0.0
@@ -165,13 +166,16 @@ def fit_network(
             continue
         logits = torch.from_numpy(scores_of(network, watched.canvases, recipe, device))
         watched_losses.append(float(functional.cross_entropy(logits, torch.from_numpy(watched.truth))))
+        if schedule.patience is None:
+            continue
         if watched_losses[-1] == min(watched_losses):
             best = copy.deepcopy(network.state_dict())
         elif epoch - int(np.argmin(watched_losses)) >= schedule.patience:
             break
-    if watched is not None:
+    epochs = schedule.epochs
+    if best is not None:
         network.load_state_dict(best)
-    epochs = int(np.argmin(watched_losses)) + 1 if watched_losses else schedule.epochs
+        epochs = int(np.argmin(watched_losses)) + 1
     return Fitted(network.eval(), first_linear, epochs, np.array(train_losses), np.array(watched_losses))
 
 
