@@ -184,6 +184,12 @@ def test_only_root_may_install_and_wrong_flags_are_bad_usage(machine):
     assert machine("uninstall", user="1000")[0].returncode == 1
 
 
+def test_what_a_device_needs_for_updates_is_installed_with_it(machine):
+    done, told = machine("install", "--dry-run", "--with", "registry,cloud", user="1000")
+    assert (done.returncode, told) == (0, set())
+    assert "[edge,registry,cloud]" in done.stdout
+
+
 def test_uninstalling_keeps_the_journal_unless_told_otherwise(machine):
     kept = machine("uninstall", "--dry-run")[0].stdout
     assert "rm -rf /opt/okko" in kept
