@@ -39,7 +39,7 @@ _COMMANDS = {
     "doctor": _Entry("okko_edge.commands.doctor:doctor", None, "Say what is wrong with this device, and what to do."),
     "bench": _Entry("okko_edge.commands.bench:bench", None, "Measure how fast this device classifies."),
     "device": _Entry("okko_edge.commands.device:device", "registry", "Say and decide which model this device runs."),
-    "update": _Entry("okko_edge.commands.update:update", "registry", "Bring the newest signed model, also from a stick."),
+    "update": _Entry("okko_edge.commands.update:update", "registry", "Bring the newest model, also from a stick."),
     "capture": _Entry("okko_edge.commands.capture:capture", "edge", "Take photos to learn from, on the real conveyor."),
     "label": _Entry("okko_cloud.commands.label:label", "cloud", "Give photos labels, in the browser, by keys."),
     "cloud": _Entry("okko_cloud.commands.cloud:cloud", "cloud", "Retrain when photos arrive, here or on AWS."),
