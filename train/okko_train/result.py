@@ -61,7 +61,7 @@ class Variant:
         backbone: what the model stands on.
         precision: "float32" or "int8".
         megabytes: size of `model.onnx`.
-        latency_ms: median processor time for one photo on one thread of the training machine.
+        latency_ms: least processor time for one photo on one thread of the training machine.
         log_loss: out-of-fold, on training photos, in nats.
         cost_per_photo: out-of-fold, in the user's currency.
         shipped: whether this one is in the bundle.

@@ -50,9 +50,16 @@ def try_out(bundle, tmp_path):
         yield make
 
 
-def children():
-    """Processes that this one started and that still run."""
+def processes():
+    """What this process has started and what still runs: servers of other tests, too."""
     return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
+
+
+@pytest.fixture
+def children():
+    """Returns a function that finds what the test has started and what still runs."""
+    before = processes()
+    return lambda: processes() - before
 
 
 def marbles(bundle, count):
@@ -129,7 +136,7 @@ def test_marbles_that_come_while_it_is_busy_are_lost_and_counted_and_nobody_wait
     ],
 )
 def test_a_model_that_is_wrong_endless_or_greedy_is_rejected_with_a_reason(
-    bundle, try_out, tmp_path, changes, settings, reason
+    bundle, try_out, children, tmp_path, changes, settings, reason
 ):
     if changes.pop("wrong", False):
         changes = {"golden": golden_of(bundle, 0.75, 0.25)}
@@ -191,7 +198,7 @@ def test_nothing_that_the_child_says_is_trusted(try_out, said):
         try_out(worker=(sys.executable, "-c", script)).self_test()
 
 
-def test_the_child_is_last_in_every_queue_and_gets_no_credentials(bundle, try_out, monkeypatch):
+def test_the_child_is_last_in_every_queue_and_gets_no_credentials(bundle, try_out, children, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     trial = try_out(worker=WORKER)
     trial.self_test()
