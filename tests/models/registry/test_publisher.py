@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -446,19 +447,26 @@ def test_kill_matrix_making_a_registry_can_be_interrupted_anywhere(tmp_path):
     print(f"init: killed at {len(points)} points")
 
 
-def test_kill_matrix_in_a_folder_every_write_to_the_disk_may_be_the_last(tmp_path, redness_bundle, monkeypatch):
-    """Below the store: each temporary file, flush and rename, of the registry and of the publisher's own trust."""
+@pytest.mark.parametrize(
+    ("fault", "once"), [(None, False), (errno.ENOSPC, False), (errno.EIO, True), (errno.EROFS, False)]
+)
+def test_kill_matrix_in_a_folder_every_write_to_the_disk_may_be_the_last(tmp_path, redness_bundle, fault, once):
+    """Below the store: each temporary file, flush and rename, of the registry and of the publisher's own trust.
+
+    Without `fault` the publisher is killed there; else the disk fails, `once` or from there on.
+    """
     simulator = Simulator(tmp_path / "sim", redness_bundle, FolderStore(tmp_path / "registry"))
     served = simulator.release("1").digest
     new = simulator.bundle("2")
     done, last = 0, float("inf")
+    ended = KilledError if fault is None else RegistryError
 
     def dying(function):
         def call(*arguments, **named):
             nonlocal done
             done += 1
-            if done > last:
-                raise KilledError
+            if done == last + 1 or (done > last and not once):
+                raise KilledError if fault is None else OSError(fault, os.strerror(fault))
             return function(*arguments, **named)
 
         return call
@@ -479,7 +487,7 @@ def test_kill_matrix_in_a_folder_every_write_to_the_disk_may_be_the_last(tmp_pat
         done, last = 0, limit
         try:
             publisher.publish(new, "stable")
-        except KilledError:
+        except KilledError if fault is None else RegistryError:
             pass
         finally:
             count, last = done, float("inf")
@@ -498,7 +506,8 @@ def test_kill_matrix_in_a_folder_every_write_to_the_disk_may_be_the_last(tmp_pat
             trial(point + 1, point)
     finally:
         patch.undo()
-    print(f"publish into a folder: killed before each of {count} writes, flushes and renames")
+    what = "killed before" if fault is None else f"{errno.errorcode[fault]} at"
+    print(f"publish into a folder: {what} each of {count} writes, flushes and renames")
     assert count > 30
 
 
