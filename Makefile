@@ -22,7 +22,7 @@ cloud-demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" infra/setup/cloud-demo
 
 test: $(READY) lint browser torch
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # Applies infra/terraform to an emulated AWS; needs Terraform and its AWS provider, takes 5 minutes.
 aws-test: $(READY)

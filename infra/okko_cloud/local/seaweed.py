@@ -34,7 +34,8 @@ _START_S: Final = 60.0
 _STOP_S: Final = 3.0
 """Its own way of ending takes a quarter of a minute; what it has acknowledged is with the kernel by then."""
 _TRIES: Final = 3
-_VOLUME_MB: Final = 1024
+_VOLUME_MB: Final = 128
+"""It reserves several of these for a bucket at once, and takes no photo where the disk has no room for them."""
 _PROBES: Final = 20
 _PORTS: Final = "ports.json"
 
