@@ -131,8 +131,8 @@ def measure(
 def choose(float32: Measured, int8: Measured) -> Measured:
     """Returns the variant that ships: int8, unless it is worse or clearly slower.
 
-    It takes a quarter of the disk and less memory everywhere; where both are equally fast, as on many a PC, a difference
-    of chance must not decide.
+    It takes a quarter of the disk and less memory; where both are equally fast, as on many PCs, a difference of chance
+    must not decide.
     """
     worse = any(_exceeds_its_error(getattr(int8, name) - getattr(float32, name)) for name in ("losses", "costs"))
     return float32 if worse or int8.latency_ms > _CLEARLY * float32.latency_ms else int8
