@@ -131,7 +131,7 @@ def test_int8_ships_unless_it_is_worse_or_clearly_slower():
     as_good, worse = losses + noise - noise.mean(), losses + 0.05 + noise
     assert choose(measured("float32", 9, losses), measured("int8", 4, as_good)).precision == "int8"
     assert choose(measured("float32", 9.0, losses), measured("int8", 9.1, as_good)).precision == "int8"
-    assert choose(measured("float32", 9, losses), measured("int8", 12, as_good)).precision == "float32"
+    assert choose(measured("float32", 9, losses), measured("int8", 10, as_good)).precision == "float32"
     assert choose(measured("float32", 9, losses), measured("int8", 4, worse)).precision == "float32"
     assert choose(measured("float32", 9, losses), measured("int8", 4, as_good, costs=worse)).precision == "float32"
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _TIMED_PHOTOS = 24
 _WARM_UPS = 4
-_CLEARLY = 1.25
+_CLEARLY = 1.1
 
 
 @dataclass(frozen=True)
