@@ -20,7 +20,7 @@ PHOTOS: Final = "photos/"
 """Below a place's prefix: the photos, in one folder a label."""
 
 UNLABELLED: Final = "unlabelled"
-"""The folder of photos that nobody has labelled yet."""
+"""What `okko_models.layout` calls so, too; this module goes to Lambda without the rest of okko."""
 
 _DEEPEST: Final = 4  # a Lambda batch of SQS messages of an SNS message of a notification
 _WEED_ROOT: Final = "/buckets/"
