@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from okko_cloud.events import UNLABELLED, Change, EventError, Latest, concerns, parse
 from okko_cloud.labelling import layout
-from okko_models import layout as everybodys
 
 ODD_KEYS = (
     "photos/OK/a b.jpg",
@@ -188,7 +187,3 @@ def test_whatever_the_order_and_however_often_the_last_change_of_each_key_is_kno
     newest = {change.key: change for change in changes}
     assert {change.key: change for change in news} == newest
     assert len(news) == len(set(news))
-
-
-def test_the_folder_of_what_has_no_label_has_one_name():
-    assert UNLABELLED == everybodys.UNLABELLED

@@ -12,11 +12,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from okko_models.layout import UNLABELLED
 from okko_cloud.labelling.layout import Layout, choose_labels, with_digest
 from okko_cloud.labelling.looking import Look
 from okko_cloud.labelling.photos import MOST_BYTES, LabellingError
 from okko_cloud.labelling.reasons import Worth, judge, lot_of
+from okko_models.layout import UNLABELLED
 from okko_models.registry.errors import OfflineError
 
 if TYPE_CHECKING:

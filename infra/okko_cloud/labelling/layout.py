@@ -14,8 +14,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from okko_models.layout import UNLABELLED
 from okko_models.errors import OkkoError
+from okko_models.layout import UNLABELLED
 from okko_models.photo import is_photo_name
 
 if TYPE_CHECKING:
