@@ -22,7 +22,7 @@ from okko_models.photo import read_golden
 from okko_models.trust.model_check import check_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -172,8 +172,11 @@ class Classifier:
         """Returns the probabilities with their labels."""
         return dict(zip(self._labels, classification.probability.tolist(), strict=True))
 
-    def self_test(self) -> float:
+    def self_test(self, before_each: Callable[[], None] = lambda: None) -> float:
         """Repeats the golden frames and returns the largest difference in probability.
+
+        Args:
+            before_each: called before each frame; may wait for a moment that suits.
 
         Raises:
             SelfTestError: the difference is beyond the bundle's tolerance: this machine computes something else; or
@@ -182,6 +185,7 @@ class Classifier:
         """
         worst = 0.0
         for frame in self.bundle.manifest.golden:
+            before_each()
             image = read_golden(self.bundle.read(frame.file), name=frame.file)
             try:
                 got = self.classify(image).probability

@@ -1,10 +1,11 @@
 """The model that sorts, and how another takes its place without a marble missed.
 
 The new model is loaded beside the old one, on the caller's thread, and has judged its golden frames and a frame of the
-camera's size before it sorts. The change itself is a few assignments that the sorting thread makes between two frames:
-sorter, journal, outbox, dashboard and MQTT know the new model from the same marble on, so every decision is journaled
-with the digest of the model that made it. The old model's memory is given back right after a marble was sorted, while
-the next one is on its way.
+camera's size before it sorts. That goes in steps, and each begins right after a marble was sorted, while the next one
+is on its way, so that most of it meets no marble. The change itself is a few assignments that the sorting thread makes
+between two frames: sorter, journal, outbox, dashboard and MQTT know the new model from the same marble on, so every
+decision is journaled with the digest of the model that made it. The old model's memory is given back in such a moment,
+too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ MODEL_CHANGED: Final = "model_changed"
 """The journal's event of a change; it begins the new model's run."""
 _PATIENCE_S = 10.0
 _LOOK_S = 0.1
-# A belt that rests: then any moment is a good one.
+# A belt without a marble for so long rests: then any moment is a good one.
 _IDLE_S = 1.0
 
 
@@ -103,6 +104,20 @@ class _Counts:
     marbles: int = 0
     inference_failures: int = 0
     deadline_misses: int = 0
+
+
+class _Gaps:
+    """Waits for moments right after a marble; a belt that rested once is not waited for again for long."""
+
+    def __init__(self, decided: threading.Event) -> None:
+        self._decided = decided
+        self._patience_s = _IDLE_S
+
+    def wait(self) -> None:
+        """Waits for the next one, or until it is clear that the belt rests."""
+        self._decided.clear()
+        if not self._decided.wait(self._patience_s):
+            self._patience_s = _LOOK_S
 
 
 class ModelInService:
@@ -194,14 +209,17 @@ class ModelInService:
         path = folder or self._configured
         if path is None:
             raise OkkoError("no bundle is configured that could take the place of this one")
+        gap = _Gaps(self._decided).wait
+        gap()
         bundle = Bundle.open(path)
+        gap()
         classifier = Classifier(bundle, threads=self._running.settings.sorting.threads, beside=True)
-        classifier.self_test()
+        classifier.self_test(before_each=gap)
+        gap()
         # The first frame of a size makes the session take its memory: not while a marble waits for it.
         classifier.classify(np.zeros((*self._shape, 3), np.uint8))
         old = self._swap(bundle, classifier)
-        self._decided.clear()
-        self._decided.wait(_IDLE_S)
+        gap()
         del old
         give_back_memory()
 
