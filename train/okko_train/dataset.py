@@ -1,8 +1,8 @@
 """A dataset: photos with labels, named by their content, with everything that is unusable left out and named.
 
 Loading opens each photo once, keeps a thumbnail of it for `okko_train.duplicates`, and lets go of the pixels, so
-memory does not grow with the photos' size. How labels are laid out on disk is `okko_train.listing`'s matter; what
-the findings mean for training is `okko_train.data_check`'s.
+memory does not grow with the photos' size; thumbnails of very many photos lie on the disk. How labels are laid out is
+`okko_train.listing`'s matter; what the findings mean for training is `okko_train.data_check`'s.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from okko_models.host import processors
-from okko_models.photo import PhotoError, decode_photo, read_bytes
-from okko_train.duplicates import NearDuplicates, find_near_duplicates, thumbnail
+from okko_models.photo import PhotoError, read_bytes
+from okko_train.duplicates import THUMBNAIL_SIDE, NearDuplicates, find_near_duplicates
+from okko_train.engine import MANY, empty, here, release
 from okko_train.listing import DatasetError, ListedPhoto, Listing, SkippedPhoto, list_photos
 from okko_train.progress import progress
+from okko_train.shards import Look, look_at
 from okko_train.splits import joint_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from okko_train.engine import Engine
 
 __all__ = ["Dataset", "DatasetError", "Photo", "SkippedPhoto", "load_dataset"]
 
@@ -38,6 +42,7 @@ MINIMUM_GROUPS: Final = 3
 """Each label needs a group to test on, and two to choose hyperparameters with."""
 
 _MOST_WORKERS: Final = 8
+_ROWS_AT_A_TIME: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Dataset:
             labels have the same digest wherever they lie and whatever they are called.
         group_by: the column that `Photo.group` comes from.
         thumbnails: (n_photos, side, side, 3) uint8, in the order of `photos`; None where photos were not decoded.
+        engine: what computes on all photos, shard by shard; None where they are few and lie here.
     """
 
     root: Path
@@ -89,6 +95,7 @@ class Dataset:
     digest: str
     group_by: str | None = None
     thumbnails: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    engine: Engine | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -153,12 +160,13 @@ class Dataset:
 
 
 def load_dataset(
-    path: Path | str,
+    path: Path | str | Listing,
     *,
     group_by: str | None = None,
     decode: bool = True,
     workers: int | None = None,
     minimum_labels: int = 2,
+    engine: Engine | None = None,
 ) -> Dataset:
     """Reads a dataset: a folder with a sub-folder for each label, a photos.csv, or SageMaker `.lst` files.
 
@@ -169,25 +177,30 @@ def load_dataset(
     - Skipped with a reason: what cannot be decoded, further copies of a photo, photos with two labels (all copies).
 
     Args:
-        path: the folder, or the list itself.
+        path: the folder, or the list itself; or what `list_photos` found.
         group_by: a column of the list; photos with the same value stay together in splits.
         decode: opens every photo. Otherwise only the bytes are compared and unreadable photos go unnoticed.
         workers: photos opened at a time; one for each processor when omitted.
         minimum_labels: how many labels the usable photos must have.
+        engine: what opens the photos, and computes on them later; when omitted, this process does, and in shards only
+            if there are more than `MANY`.
 
     Raises:
         DatasetError: the folder or its list cannot be used, or no two labels are left.
+        OkkoError: the engine failed.
     """
-    listing = list_photos(path)
+    listing = path if isinstance(path, Listing) else list_photos(path)
     _check_group_by(listing, group_by)
-    looks = _look_at_all(listing, decode=decode, workers=workers)
+    workers = workers or min(_MOST_WORKERS, processors())
+    if engine is None and len(listing.photos) > MANY:
+        engine = here(workers)
+    looks, thumbnails = _look_at_all(listing, workers, engine, decode=decode)
     usable, skipped = _sort_out(listing.photos, looks)
     kept = sorted(usable, key=lambda index: listing.photos[index].name)
     photos = tuple(_photo(listing.photos[index], looks[index], group_by) for index in kept)
     labels = tuple(sorted({photo.label for photo in photos}))
     all_skipped = tuple(sorted([*listing.skipped, *skipped]))
     _check_labels(listing.root, labels, all_skipped, minimum=minimum_labels)
-    thumbnails = [look for index in kept if (look := looks[index].thumbnail) is not None]
     return Dataset(
         root=listing.root,
         source=listing.source,
@@ -196,50 +209,61 @@ def load_dataset(
         labels=labels,
         digest=_digest(photos),
         group_by=group_by,
-        thumbnails=np.stack(thumbnails) if decode and photos else None,
+        thumbnails=_in_order(thumbnails, kept) if decode and photos else None,
+        engine=engine,
     )
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What opening a photo told: `problem` says why it cannot be used, "" when it can."""
+def _look_at_all(
+    listing: Listing, workers: int, engine: Engine | None, *, decode: bool
+) -> tuple[list[Look], NDArray[np.uint8]]:
+    """What opening each photo told, without thumbnails, and these in one array (n, side, side, 3)."""
+    n = len(listing.photos)
+    looks = [Look()] * n
+    thumbnails = empty((n if decode else 0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
+    with progress("Reading photos", total=n) as advance:
+        if engine is not None and decode:
+            found = engine.look([photo.path for photo in listing.photos], advance)
+        else:
+            found = _looked_at(listing.photos, workers, advance, decode=decode)
+        for index, look in found:
+            if look.thumbnail is not None:
+                thumbnails[index] = look.thumbnail
+            looks[index] = replace(look, thumbnail=None)
+    release(thumbnails)
+    return looks, thumbnails
 
-    problem: str = ""
-    digest: str = ""
-    pixel_digest: str = ""
-    width: int = 0
-    height: int = 0
-    thumbnail: NDArray[np.uint8] | None = None
 
-
-def _look_at_all(listing: Listing, *, decode: bool, workers: int | None) -> list[_Look]:
-    workers = workers or min(_MOST_WORKERS, processors())
-    looks = []
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        progress("Reading photos", total=len(listing.photos)) as advance,
-    ):
-        for look in pool.map(lambda photo: _look_at(photo, decode=decode), listing.photos):
-            looks.append(look)
+def _looked_at(
+    photos: tuple[ListedPhoto, ...], workers: int, advance: Callable[[], None], *, decode: bool
+) -> Iterator[tuple[int, Look]]:
+    with ThreadPoolExecutor(workers) as pool:
+        for index, look in enumerate(pool.map(lambda photo: _look_at(photo, decode=decode), photos)):
             advance()
-    return looks
+            yield index, look
 
 
-def _look_at(photo: ListedPhoto, *, decode: bool) -> _Look:
+def _look_at(photo: ListedPhoto, *, decode: bool) -> Look:
     try:
-        data = read_bytes(photo.path, name=photo.name)
-        digest = hashlib.sha256(data).hexdigest()
-        if not decode:
-            return _Look(digest=digest)
-        decoded = decode_photo(data, name=photo.name)
+        return look_at(read_bytes(photo.path, name=photo.name), decode=decode)
     except PhotoError as error:
-        return _Look(problem=str(error).removeprefix(f"{photo.name}: "))
-    pixels = decoded.pixels
-    pixel_digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-    return _Look("", digest, pixel_digest, decoded.width, decoded.height, thumbnail(pixels))
+        return Look(problem=str(error).removeprefix(f"{photo.name}: "))
 
 
-def _sort_out(photos: tuple[ListedPhoto, ...], looks: list[_Look]) -> tuple[list[int], list[SkippedPhoto]]:
+def _in_order(thumbnails: NDArray[np.uint8], kept: list[int]) -> NDArray[np.uint8]:
+    """The thumbnails of these photos, a few at a time where they lie on the disk."""
+    if kept == list(range(len(thumbnails))):
+        return thumbnails
+    ordered = empty((len(kept), *thumbnails.shape[1:]), np.uint8)
+    for start in range(0, len(kept), _ROWS_AT_A_TIME):
+        some = slice(start, start + _ROWS_AT_A_TIME)
+        ordered[some] = thumbnails[kept[some]]
+    release(ordered)
+    release(thumbnails)
+    return ordered
+
+
+def _sort_out(photos: tuple[ListedPhoto, ...], looks: list[Look]) -> tuple[list[int], list[SkippedPhoto]]:
     """Indices of the photos to use, and why the others are not."""
     skipped = []
     same: defaultdict[str, list[int]] = defaultdict(list)
@@ -267,7 +291,7 @@ def _sort_out(photos: tuple[ListedPhoto, ...], looks: list[_Look]) -> tuple[list
     return usable, skipped
 
 
-def _photo(listed: ListedPhoto, look: _Look, group_by: str | None) -> Photo:
+def _photo(listed: ListedPhoto, look: Look, group_by: str | None) -> Photo:
     group = (listed.attributes[group_by] or None) if group_by else None
     return Photo(
         path=listed.path,

@@ -4,7 +4,8 @@ Photos from a fixed rig all look alike, so likeness alone means nothing. Two pho
 every part of them agrees after brightness and a shift of a few pixels are allowed for (a different marble disagrees
 strongly in one part, noise weakly in all), and when they are far more alike than photos of their label usually are.
 The alignment is one step of Lucas and Kanade (1981). Only thumbnails are compared; a scratch thinner than a
-fiftieth of the photo is not seen here.
+fiftieth of the photo is not seen here. Up to `EXACT_UP_TO` photos each is compared with each; of more, each with those
+in its own cell and in the nearest ones (an inverted file: Sivic and Zisserman, 2003), which takes n sqrt(n) steps.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
 THUMBNAIL_SIDE: Final = 32
@@ -41,6 +44,14 @@ _MOST_SHIFT: Final = 1.0  # pixels of a thumbnail: a thirty-second of the photo
 _SAME_ASPECT: Final = 1.02
 _SATURATED: Final = 250.0
 _ROWS_AT_A_TIME: Final = 1024
+_THUMBNAILS_AT_A_TIME: Final = 4096
+
+EXACT_UP_TO: Final = 12_000
+"""Of more photos only neighbours are compared; twin pictures are in neighbouring cells, whatever their number."""
+_NEAREST_CELLS: Final = 12
+_SAMPLES_A_CELL: Final = 32
+_ROUNDS: Final = 4
+"""Of Lloyd's algorithm: cells need to be sensible, not the best."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +107,11 @@ def find_near_duplicates(thumbnails: NDArray[np.uint8], labels: ArrayLike, aspec
 
 
 def _blocks(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    n = len(thumbnails)
-    fine = thumbnails.astype(np.float32).reshape(n, _GRID, _BLOCK, _GRID, _BLOCK, 3)
-    blocks: NDArray[np.float32] = fine.mean(axis=(2, 4)).reshape(n, _GRID * _GRID * 3)
+    blocks = np.empty((len(thumbnails), _GRID * _GRID * 3), np.float32)
+    for start in range(0, len(thumbnails), _THUMBNAILS_AT_A_TIME):
+        some = thumbnails[start : start + _THUMBNAILS_AT_A_TIME].astype(np.float32)
+        fine = some.reshape(len(some), _GRID, _BLOCK, _GRID, _BLOCK, 3)
+        blocks[start : start + len(some)] = fine.mean(axis=(2, 4)).reshape(len(some), -1)
     return blocks
 
 
@@ -119,19 +132,19 @@ def _candidates(
     unit = (blocks - mean[:, None]) / np.maximum(spread * np.sqrt(width), 1e-6)[:, None]
     typical = np.full(n, np.inf, dtype=np.float32)
     found: list[NDArray[np.int64]] = []
-    for start in range(0, n, _ROWS_AT_A_TIME):
-        rows = slice(start, start + _ROWS_AT_A_TIME)
-        difference = np.sqrt(np.maximum(1 - (unit[rows] @ unit.T) ** 2, 0))
-        difference *= np.maximum(spread[rows, None], spread)
-        difference[np.arange(len(difference)), np.arange(start, start + len(difference))] = np.inf
+    for rows, others in _to_compare(unit):
+        difference = np.sqrt(np.maximum(1 - (unit[rows] @ unit[others].T) ** 2, 0))
+        difference *= np.maximum(spread[rows, None], spread[others])
+        difference[rows[:, None] == others] = np.inf
         for label, size in enumerate(crowd):
             own = np.flatnonzero(label_of[rows] == label)
-            peers = difference[np.ix_(own, np.flatnonzero(label_of == label))]
-            if peers.shape[1] > 1:
-                typical[start + own] = np.partition(peers, size - 1, axis=1)[:, size - 1]
+            peers = difference[np.ix_(own, np.flatnonzero(label_of[others] == label))]
+            # Fewer among the neighbours than make a crowd: then the crowd is farther away than all of them.
+            if peers.shape[1] > 1 and peers.shape[1] >= size:
+                typical[rows[own]] = np.partition(peers, size - 1, axis=1)[:, size - 1]
         close = difference < np.minimum(_CROWD_FACTOR * typical[rows, None], _ALIKE)
         first, second = np.nonzero(close)
-        found.append(np.stack([first + start, second], axis=1))
+        found.append(np.stack([rows[first], others[second]], axis=1))
     pairs = np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
     # A pair that satisfies both photos' limits was found twice, once from each side.
     one, other = pairs[:, 0], pairs[:, 1]
@@ -141,6 +154,56 @@ def _candidates(
     pairs = np.sort(pairs[fits], axis=1)
     unique, times = np.unique(pairs, axis=0, return_counts=True)
     return unique[times == 2], (typical < _ALIKE) & (crowd[label_of] >= _LEAST_CROWD)
+
+
+def _to_compare(unit: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yields photos, and those that they are to be compared with: all of them, or those in cells nearby.
+
+    Whoever is compared with a photo has it among those that it is compared with.
+
+    Args:
+        unit: (n, d) of length 1; pictures that are alike point the same way.
+    """
+    n = len(unit)
+    everything = np.arange(n)
+    if n <= EXACT_UP_TO:
+        for start in range(0, n, _ROWS_AT_A_TIME):
+            yield everything[start : start + _ROWS_AT_A_TIME], everything
+        return
+    centres = _centres(unit, round(np.sqrt(n)))
+    cell = _nearest(unit, centres)
+    order = np.argsort(cell, kind="stable")
+    members = np.split(order, np.searchsorted(cell[order], np.arange(1, len(centres))))
+    near = np.zeros((len(centres), len(centres)), np.bool_)
+    nearest = np.argpartition(-(centres @ centres.T), min(_NEAREST_CELLS, len(centres)) - 1, axis=1)
+    np.put_along_axis(near, nearest[:, :_NEAREST_CELLS], values=True, axis=1)
+    near |= near.T | np.eye(len(centres), dtype=np.bool_)
+    for number, own in enumerate(members):
+        others = np.concatenate([members[other] for other in np.flatnonzero(near[number])])
+        for start in range(0, len(own), _ROWS_AT_A_TIME):
+            yield own[start : start + _ROWS_AT_A_TIME], others
+
+
+def _centres(unit: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """(count, d) middles of cells of about equal angle: Lloyd's algorithm on photos evenly spread over all."""
+    sample = unit[:: max(1, len(unit) // (count * _SAMPLES_A_CELL))]
+    centres = sample[:: max(1, len(sample) // count)][:count].copy()
+    for _ in range(_ROUNDS):
+        cell = _nearest(sample, centres)
+        sums = np.zeros_like(centres)
+        np.add.at(sums, cell, sample)
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        centres = np.where(length > 0, sums / np.maximum(length, 1e-6), centres)
+    return centres
+
+
+def _nearest(unit: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.concatenate(
+        [
+            (unit[start : start + _ROWS_AT_A_TIME] @ centres.T).argmax(axis=1)
+            for start in range(0, len(unit), _ROWS_AT_A_TIME)
+        ]
+    )
 
 
 def _aligned_difference(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """Features of photos: computed by onnxruntime, photo by photo as on a device, and remembered.
 
 The cache is keyed by the photo's digest and the model's, so a second training run on the same photos starts at once,
-and nothing stale is ever found. A cache that cannot be used costs time and nothing else.
+and nothing stale is ever found. A cache that cannot be used costs time and nothing else. Large sets are
+`okko_train.engine`'s matter, which keeps features in shards instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from okko_models.classifier import make_session
 from okko_models.photo import read_photo, shrink
 from okko_train.backbone import cache_folder
 from okko_train.feature_graph import FEATURES, IMAGE
+from okko_train.shards import LONGEST_ALTERED_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from okko_train.augment import Augmentation
     from okko_train.dataset import Photo
 
-# A photo is altered at no more than this size: beyond it the backbone sees no difference, and noise takes long to draw.
-_LONGEST_ALTERED_SIDE = 640
+_ASKED_AT_A_TIME = 500
+_WRITTEN_AT_A_TIME = 256
 
 
 def embed(
@@ -53,7 +55,7 @@ def embed(
     """
     key = digest if augmentation is None else f"{digest} {augmentation.digest}"
     with _Cache() as cache:
-        known = cache.read(key)
+        known = cache.read(key, [photo.digest for photo in photos])
         missing = {photo.digest: photo for photo in photos if photo.digest not in known}
         for _ in range(len(photos) - len(missing)):
             on_photo()
@@ -80,7 +82,7 @@ def compute(
     def run(photo: Photo) -> list[NDArray[np.float32]]:
         image = read_photo(photo.path)
         if augmentation is not None:
-            image = augmentation(shrink(image, _LONGEST_ALTERED_SIDE), photo.digest)
+            image = augmentation(shrink(image, LONGEST_ALTERED_SIDE), photo.digest)
         values: list[NDArray[np.float32]] = session.run(outputs, {IMAGE: image[None]})
         return [value[0] for value in values]
 
@@ -91,7 +93,7 @@ def compute(
 def remembered(kind: str, key: str, find: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
     """Returns what `find` found earlier under the same `kind` and `key`, or lets it find it now and remembers it."""
     with _Cache() as cache:
-        known = cache.read(kind, key)
+        known = cache.read(kind, [key])
         if key not in known:
             known[key] = find()
             cache.write(kind, key, known[key])
@@ -104,6 +106,7 @@ class _Cache:
     def __init__(self) -> None:
         self._path = cache_folder() / "features.sqlite"
         self._connection: sqlite3.Connection | None = None
+        self._written = 0
 
     def __enter__(self) -> _Cache:
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -120,14 +123,24 @@ class _Cache:
                 self._connection.commit()
             self._connection.close()
 
-    def read(self, model: str, photo: str | None = None) -> dict[str, NDArray[np.float32]]:
-        rows = self._execute(
-            "SELECT photo, vector FROM features WHERE model = ? AND photo = coalesce(?, photo)", model, photo
-        )
-        return {photo: np.frombuffer(vector, np.float32) for photo, vector in rows}
+    def read(self, model: str, photos: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        known: dict[str, NDArray[np.float32]] = {}
+        for start in range(0, len(photos), _ASKED_AT_A_TIME):
+            asked = photos[start : start + _ASKED_AT_A_TIME]
+            places = ", ".join("?" * len(asked))
+            statement = f"SELECT photo, vector FROM features WHERE model = ? AND photo IN ({places})"  # noqa: S608 (marks)
+            known |= {
+                photo: np.frombuffer(vector, np.float32) for photo, vector in self._execute(statement, model, *asked)
+            }
+        return known
 
     def write(self, model: str, photo: str, vector: NDArray[np.float32]) -> None:
         self._execute("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", model, photo, vector.tobytes())
+        self._written += 1
+        # What is killed has then lost little, and others wait little for their turn to write.
+        if self._written % _WRITTEN_AT_A_TIME == 0 and self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.commit()
 
     def _execute(self, statement: str, *values: object) -> list[Any]:
         if self._connection is None:
