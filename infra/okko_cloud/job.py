@@ -22,14 +22,14 @@ from okko_cloud import gate, split
 from okko_cloud.bucket import is_running
 from okko_cloud.lease import LEASE_S, take, tidy
 from okko_cloud.place import TRAINING, Settings
-from okko_cloud.publishing import STABLE, bring, in_service, published_for
+from okko_cloud.publishing import STABLE, bring, in_service, last_made, published_for
 from okko_cloud.snapshot import as_dataset, take_snapshot
 from okko_models.bundle import Bundle
 from okko_models.damaged import decode_json
-from okko_models.errors import OkkoError
+from okko_models.errors import BundleError, OkkoError
 from okko_models.host import processors
 from okko_models.registry.catalog import iso
-from okko_models.registry.errors import ConflictError
+from okko_models.registry.errors import ConflictError, MissingError, UntrustedError
 from okko_train.preparation import choose_ok_labels
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from okko_cloud.snapshot import Snapshot
     from okko_cloud.split import Frozen
     from okko_cloud.trainer import Trainer
+    from okko_models.registry.catalog import Catalog
     from okko_models.registry.store import Store
     from okko_train.dataset import Dataset
 
@@ -216,15 +217,16 @@ class Job:
         command = f"okko cloud job, recipe {self.settings.recipe}"
         registry = self.publisher.store
         bundles = self.folder / "bundles"
-        there = published_for(registry, self.publisher.look().catalog, dataset.digest, command)
-        if there:
+        catalog = self.publisher.look().catalog
+        if there := published_for(registry, catalog, dataset.digest, command):
             self.say(f"model {there[:12]} was made of them by an earlier worker")
             return bring(registry, there, bundles)
         bundles.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder / WORK, prefix=f"training-{os.getpid()}-") as name:
             began = time.monotonic()
             out = Path(name) / "model.okko"
-            self.train(dataset, frozen.test, out, self.settings, command=command)
+            earlier = self._earlier(catalog, command)
+            self.train(dataset, frozen.test, out, self.settings, command=command, earlier=earlier)
             seconds["train"] = time.monotonic() - began
             began = time.monotonic()
             bundle = Bundle.open(out)
@@ -236,6 +238,14 @@ class Job:
             out.rename(place)
         self.say(f"model {bundle.digest[:12]} is published as candidate")
         return Bundle.open(place)
+
+    def _earlier(self, catalog: Catalog, command: str) -> Bundle | None:
+        """The model from which training may go on; a damaged one is no reason not to train."""
+        try:
+            return last_made(self.publisher.store, catalog, command, self.folder / "bundles")
+        except (MissingError, UntrustedError, BundleError) as error:
+            self.say(f"training does not go on from the last model: {error}")
+            return None
 
     def _through_the_gate(
         self, run: str, bundle: Bundle, dataset: Dataset, frozen: Frozen, seconds: dict[str, float]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from okko_models.registry.store import Store
 
 STABLE: Final = channel_place("stable")
+CANDIDATE: Final = channel_place("candidate")
 
 
 class FencedPublisher(Publisher):
@@ -100,6 +101,26 @@ def published_for(store: Store, catalog: Catalog, dataset_digest: str, command: 
             if (made.dataset.digest, made.provenance.command) == (dataset_digest, command):
                 return digest
     return ""
+
+
+def last_made(store: Store, catalog: Catalog, command: str, into: Path) -> Bundle | None:
+    """Returns the bundle that the job before this one has made, brought here; None: there is none.
+
+    Args:
+        store: of the registry.
+        catalog: what it says, verified.
+        command: what the manifest must name as having made it; what others have published is not meant.
+        into: see `bring`.
+
+    Raises:
+        RegistryError: the registry has it not, or altered.
+        BundleError: it is no bundle.
+    """
+    there = catalog.places.get(CANDIDATE)
+    if there is None or not there.digest:
+        return None
+    made = manifests.decode(_read(store, there.digest, MANIFEST, there.digest))
+    return bring(store, there.digest, into) if made.provenance.command == command else None
 
 
 def bring(store: Store, digest: str, into: Path) -> Bundle:

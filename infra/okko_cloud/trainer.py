@@ -14,13 +14,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from okko_cloud.place import Settings
+    from okko_models.bundle import Bundle
     from okko_train.dataset import Dataset
 
 
 class Trainer(Protocol):
     """Makes a bundle of photos."""
 
-    def __call__(self, dataset: Dataset, test: Collection[str], out: Path, settings: Settings, *, command: str) -> None:
+    def __call__(
+        self,
+        dataset: Dataset,
+        test: Collection[str],
+        out: Path,
+        settings: Settings,
+        *,
+        command: str,
+        earlier: Bundle | None,
+    ) -> None:
         """Writes the bundle `out`.
 
         Args:
@@ -29,13 +39,22 @@ class Trainer(Protocol):
             out: a folder that is not there yet.
             settings: what the user has decided.
             command: what the manifest names as having made it.
+            earlier: the last model of this place made by these settings; None: there is none.
 
         Raises:
             OkkoError: these photos cannot be trained on.
         """
 
 
-def train_with_okko(dataset: Dataset, test: Collection[str], out: Path, settings: Settings, *, command: str) -> None:
+def train_with_okko(
+    dataset: Dataset,
+    test: Collection[str],
+    out: Path,
+    settings: Settings,
+    *,
+    command: str,
+    earlier: Bundle | None,
+) -> None:
     """Trains as `okko train` does; see `Trainer`."""
     from okko_train.training import Options, train
 
@@ -48,5 +67,6 @@ def train_with_okko(dataset: Dataset, test: Collection[str], out: Path, settings
         workers=processors(),
         command=command,
         test=frozenset(test),
+        earlier=earlier,
     )
     train(dataset, out, options)

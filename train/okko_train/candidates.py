@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -20,12 +21,14 @@ from okko_train.feature_graph import FEATURES, feature_model
 from okko_train.features import compute
 from okko_train.finetune import FOLDS, TunedNetwork, from_scratch, sized_for, tune_backbone
 from okko_train.head import Head, Hyperparameters, Projection, train_network
+from okko_train.lineage import Lineage, ranges_key
 from okko_train.looks import Embedded, looks_at
 from okko_train.network import Network
 from okko_train.progress import console, progress
-from okko_train.quantize import quantize
+from okko_train.quantize import activation_ranges, quantize, quantize_with
+from okko_train.region import Place
 from okko_train.tuning import CrossValidation, Look, TuningResult, tune
-from okko_train.variants import Measured, choose, measure
+from okko_train.variants import Measured, choose, is_worse, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,6 +109,7 @@ class Candidate:
         variants: float and int8; none is marked as shipped yet.
         search: the swarm's trials, None if it did not search.
         fine_tuned: whether the backbone was trained on the photos, from pretrained weights.
+        lineage: for a later training on more photos; None if it cannot take over anything.
     """
 
     backbone: str
@@ -117,6 +121,7 @@ class Candidate:
     variants: tuple[Measured, ...]
     search: TuningResult | None
     fine_tuned: bool = False
+    lineage: Lineage | None = None
 
     def described(self, shipped: Measured) -> tuple[Variant, ...]:
         """Returns the figures of float and int8 for the report."""
@@ -137,7 +142,9 @@ def choose_candidate(candidates: list[Candidate]) -> Candidate:
     return best
 
 
-def on_pretrained(task: Task, *, trials: int, budget_s: float | None, started: float) -> Candidate:
+def on_pretrained(
+    task: Task, *, trials: int, budget_s: float | None, started: float, earlier: Lineage | None = None
+) -> Candidate:
     """Puts a head on the pretrained backbone; the swarm chooses its hyperparameters and the look at the photo.
 
     Args:
@@ -145,7 +152,25 @@ def on_pretrained(task: Task, *, trials: int, budget_s: float | None, started: f
         trials: of the swarm.
         budget_s: the search is cut short so that the whole run ends about then; None never cuts.
         started: when the run began, monotonic clock.
+        earlier: where an earlier model of such photos looked; it is looked there again, unless that serves no more.
     """
+    if earlier is not None:
+        why = earlier.why_not_for(task.dataset.labels, len(task.split.learn))
+        if not why:
+            found = _on_pretrained(task, trials, budget_s, started, earlier)
+            assert found.search is not None
+            best, (float32, int8) = min(found.search.trials, key=lambda trial: trial.cost), found.variants
+            serves = not is_worse(int8, float32, errors=earlier.errors)
+            why = earlier.why_worse(log_loss=best.cost, standard_error=best.standard_error, int8=serves)
+            if not why:
+                return found
+        console.print(f"Looking at all photos anew: {why}.")
+    return _on_pretrained(task, trials, budget_s, started, None)
+
+
+def _on_pretrained(
+    task: Task, trials: int, budget_s: float | None, started: float, earlier: Lineage | None
+) -> Candidate:
     dataset, split, workers = task.dataset, task.split, task.workers
     learn_photos = [dataset.photos[row] for row in split.learn]
 
@@ -159,7 +184,8 @@ def on_pretrained(task: Task, *, trials: int, budget_s: float | None, started: f
             workers=workers,
         )
 
-    looks = looks_at(task.roi or find_region(dataset, split.learn, split.folds, workers))
+    where = task.roi or _place(task, earlier)
+    looks = looks_at(where)
     embedded = embed_looks(dataset, split.learn, looks, workers)
     embedding_s = time.monotonic() - started
     data = cross_validate(embedded)
@@ -172,7 +198,9 @@ def on_pretrained(task: Task, *, trials: int, budget_s: float | None, started: f
 
     recipe = looks[parameters["look"]]
     float_model = feature_model(recipe)
-    int8_model = quantize(float_model, learn_photos)
+    known = earlier.ranges if earlier else {}
+    ranges = known.get(ranges_key(recipe)) or activation_ranges(float_model, learn_photos)
+    int8_model = quantize_with(float_model, ranges)
     int8_features = embed_copies(
         dataset, split.learn, int8_model, _digest(int8_model), "Looking again in int8", workers
     )
@@ -180,13 +208,26 @@ def on_pretrained(task: Task, *, trials: int, budget_s: float | None, started: f
     with threadpool_limits(1):
         curves = data.learning_curves(parameters)
         float_features = embedded[parameters["look"]]
-        variants = (
+        float32, int8 = (
             task.measured("float32", float_model, float_features, data.out_of_fold(parameters)[0]),
             task.measured("int8", int8_model, int8_features, int8_data.out_of_fold(parameters)[0]),
         )
-        chosen = choose(*variants)
+        chosen = choose(float32, int8, errors=earlier.errors if earlier else 1.0)
         look = _learn_look(chosen.features, recipe, split)
         head = _fit_head(look, task.truth, len(dataset.labels), parameters, task.seed)
+    all_ranges = {**known, ranges_key(recipe): ranges}
+    if earlier is not None:
+        lineage = msgspec.structs.replace(earlier, ranges=all_ranges)
+    else:
+        lineage = Lineage(
+            labels=dataset.labels,
+            x=where.x if isinstance(where, Place) else None,
+            y=where.y if isinstance(where, Place) else None,
+            n_photos=len(split.learn),
+            log_loss=min(trial.cost for trial in tuned.trials),
+            int8=not is_worse(int8, float32),
+            ranges=all_ranges,
+        )
     return Candidate(
         backbone=recipe.backbone.name,
         recipe=recipe,
@@ -194,9 +235,16 @@ def on_pretrained(task: Task, *, trials: int, budget_s: float | None, started: f
         head=head.calibrated(chosen.calibration),
         hyperparameters=dict(tuned.chosen.parameters),
         curves=curves,
-        variants=variants,
+        variants=(float32, int8),
         search=tuned,
+        lineage=lineage,
     )
+
+
+def _place(task: Task, earlier: Lineage | None) -> Place:
+    if earlier is not None and earlier.x is not None and earlier.y is not None:
+        return Place(earlier.x, earlier.y)
+    return find_region(task.dataset, task.split.learn, task.split.folds, task.workers)
 
 
 def on_trained_backbone(task: Task, look: Recipe, *, scratch: bool, any_way_up: bool, epochs: int | None) -> Candidate:

@@ -31,6 +31,7 @@ from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Rectangl
 from okko_train.features import compute
 from okko_train.finetune import check_torch
 from okko_train.golden import choose_golden, golden_frames
+from okko_train.lineage import LINEAGE, lineage_of
 from okko_train.metrics import evaluate
 from okko_train.novelty_graph import NOVELTY, with_novelty
 from okko_train.novelty_learning import learn_novelty
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from okko_models.bundle import Bundle
     from okko_models.decision import Costs, DecisionRule
     from okko_train.dataset import Dataset, Photo
     from okko_train.feature_graph import Recipe, View
@@ -79,6 +81,8 @@ class Options:
         workers: processes and threads side by side.
         command: how the run was called, for the manifest.
         test: SHA-256 of the photos that are for the test, where that was decided before; None decides it by the seed.
+        earlier: a model of photos that are nearly all among these; where it looked is looked again, and known photos
+            need not be computed anew (see `okko_train.lineage`).
     """
 
     name: str
@@ -96,6 +100,7 @@ class Options:
     workers: int = 1
     command: str = ""
     test: Collection[str] | None = None
+    earlier: Bundle | None = None
 
 
 def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
@@ -206,6 +211,8 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         duration_s=time.monotonic() - started,
     )
     contents = {MODEL: model, REPORT: render(result).encode(), EXAMPLES: examples.encode(), **golden}
+    if (lineage := candidates[0].lineage) is not None:
+        contents[LINEAGE] = lineage.encode()
     write_checked(out, manifest, contents)
     return result
 
@@ -227,7 +234,8 @@ def model_name(wanted: str | None, out: Path) -> str:
 
 def _candidates(task: Task, options: Options, started: float) -> list[Candidate]:
     """The ways that were asked for; where to look is what the head on the pretrained backbone found best."""
-    pretrained = on_pretrained(task, trials=options.trials, budget_s=options.budget_s, started=started)
+    earlier = lineage_of(options.earlier) if options.earlier else None
+    pretrained = on_pretrained(task, trials=options.trials, budget_s=options.budget_s, started=started, earlier=earlier)
     trained = [
         on_trained_backbone(
             task, pretrained.recipe, scratch=scratch, any_way_up=options.any_way_up, epochs=options.epochs

@@ -128,18 +128,20 @@ def measure(
     )
 
 
-def choose(float32: Measured, int8: Measured) -> Measured:
-    """Returns the variant that ships: int8, unless it is worse or clearly slower.
+def choose(float32: Measured, int8: Measured, *, errors: float = 1.0) -> Measured:
+    """Returns the variant that ships: int8, unless it is worse (see `is_worse`) or clearly slower.
 
     It takes a quarter of the disk and less memory; where both are equally fast, as on many PCs, a difference of chance
     must not decide.
     """
-    worse = any(_exceeds_its_error(getattr(int8, name) - getattr(float32, name)) for name in ("losses", "costs"))
+    worse = is_worse(int8, float32, errors=errors)
     return float32 if worse or int8.latency_ms > _CLEARLY * float32.latency_ms else int8
 
 
-def _exceeds_its_error(difference: NDArray[np.float64]) -> bool:
-    return bool(difference.mean() > difference.std() / np.sqrt(len(difference)))
+def is_worse(int8: Measured, float32: Measured, *, errors: float = 1.0) -> bool:
+    """Says whether int8's log loss or cost is worse by more than so many standard errors of the difference."""
+    differences = (int8.losses - float32.losses, int8.costs - float32.costs)
+    return any(bool(each.mean() > errors * each.std() / np.sqrt(len(each))) for each in differences)
 
 
 def latency_ms(model: ModelProto, photos: Sequence[Photo]) -> float:
