@@ -4,8 +4,8 @@ Photos from a fixed rig all look alike, so likeness alone means nothing. Two pho
 every part of them agrees after brightness and a shift of a few pixels are allowed for (a different marble disagrees
 strongly in one part, noise weakly in all), and when they are far more alike than photos of their label usually are.
 The alignment is one step of Lucas and Kanade (1981). Only thumbnails are compared; a scratch thinner than a
-fiftieth of the photo is not seen here. Up to `EXACT_UP_TO` photos each is compared with each; of more, each with those
-in its own cell and in the nearest ones (an inverted file: Sivic and Zisserman, 2003), which takes n sqrt(n) steps.
+fiftieth of the photo is not seen here. Up to `EXACT_UP_TO` photos each is compared with each; of more, each with its
+neighbours in several random projection trees (Dasgupta and Freund, 2008), which takes about n log n steps.
 """
 
 from __future__ import annotations
@@ -47,11 +47,9 @@ _ROWS_AT_A_TIME: Final = 1024
 _THUMBNAILS_AT_A_TIME: Final = 4096
 
 EXACT_UP_TO: Final = 12_000
-"""Of more photos only neighbours are compared; twin pictures are in neighbouring cells, whatever their number."""
-_NEAREST_CELLS: Final = 12
-_SAMPLES_A_CELL: Final = 32
-_ROUNDS: Final = 4
-"""Of Lloyd's algorithm: cells need to be sensible, not the best."""
+"""Of more photos only neighbours are compared. Twins are so close that hardly any tree parts them, and never all do."""
+_TREES: Final = 8
+_LEAF: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,7 @@ def _candidates(
     unit = (blocks - mean[:, None]) / np.maximum(spread * np.sqrt(width), 1e-6)[:, None]
     typical = np.full(n, np.inf, dtype=np.float32)
     found: list[NDArray[np.int64]] = []
+    apart: list[NDArray[np.float32]] = []
     for rows, others in _to_compare(unit):
         difference = np.sqrt(np.maximum(1 - (unit[rows] @ unit[others].T) ** 2, 0))
         difference *= np.maximum(spread[rows, None], spread[others])
@@ -141,11 +140,16 @@ def _candidates(
             peers = difference[np.ix_(own, np.flatnonzero(label_of[others] == label))]
             # Fewer among the neighbours than make a crowd: then the crowd is farther away than all of them.
             if peers.shape[1] > 1 and peers.shape[1] >= size:
-                typical[rows[own]] = np.partition(peers, size - 1, axis=1)[:, size - 1]
-        close = difference < np.minimum(_CROWD_FACTOR * typical[rows, None], _ALIKE)
-        first, second = np.nonzero(close)
+                nearest = np.partition(peers, size - 1, axis=1)[:, size - 1]
+                typical[rows[own]] = np.minimum(typical[rows[own]], nearest)
+        first, second = np.nonzero(difference < np.minimum(_CROWD_FACTOR * typical[rows, None], _ALIKE))
         found.append(np.stack([rows[first], others[second]], axis=1))
+        apart.append(difference[first, second])
     pairs = np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+    differences = np.concatenate(apart) if apart else np.zeros(0, np.float32)
+    # Another tree may have found a nearer crowd; and the same pair once more.
+    close = differences < np.minimum(_CROWD_FACTOR * typical[pairs[:, 0]], _ALIKE)
+    pairs = np.unique(pairs[close], axis=0)
     # A pair that satisfies both photos' limits was found twice, once from each side.
     one, other = pairs[:, 0], pairs[:, 1]
     gain = np.maximum(spread[one], spread[other]) / np.maximum(np.minimum(spread[one], spread[other]), 1e-6)
@@ -157,7 +161,7 @@ def _candidates(
 
 
 def _to_compare(unit: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields photos, and those that they are to be compared with: all of them, or those in cells nearby.
+    """Yields photos, and those that they are to be compared with: all of them, or their neighbours in some tree.
 
     Whoever is compared with a photo has it among those that it is compared with.
 
@@ -170,40 +174,19 @@ def _to_compare(unit: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.int64], 
         for start in range(0, n, _ROWS_AT_A_TIME):
             yield everything[start : start + _ROWS_AT_A_TIME], everything
         return
-    centres = _centres(unit, round(np.sqrt(n)))
-    cell = _nearest(unit, centres)
-    order = np.argsort(cell, kind="stable")
-    members = np.split(order, np.searchsorted(cell[order], np.arange(1, len(centres))))
-    near = np.zeros((len(centres), len(centres)), np.bool_)
-    nearest = np.argpartition(-(centres @ centres.T), min(_NEAREST_CELLS, len(centres)) - 1, axis=1)
-    np.put_along_axis(near, nearest[:, :_NEAREST_CELLS], values=True, axis=1)
-    near |= near.T | np.eye(len(centres), dtype=np.bool_)
-    for number, own in enumerate(members):
-        others = np.concatenate([members[other] for other in np.flatnonzero(near[number])])
-        for start in range(0, len(own), _ROWS_AT_A_TIME):
-            yield own[start : start + _ROWS_AT_A_TIME], others
-
-
-def _centres(unit: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """(count, d) middles of cells of about equal angle: Lloyd's algorithm on photos evenly spread over all."""
-    sample = unit[:: max(1, len(unit) // (count * _SAMPLES_A_CELL))]
-    centres = sample[:: max(1, len(sample) // count)][:count].copy()
-    for _ in range(_ROUNDS):
-        cell = _nearest(sample, centres)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, cell, sample)
-        length = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(length > 0, sums / np.maximum(length, 1e-6), centres)
-    return centres
-
-
-def _nearest(unit: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
-    return np.concatenate(
-        [
-            (unit[start : start + _ROWS_AT_A_TIME] @ centres.T).argmax(axis=1)
-            for start in range(0, len(unit), _ROWS_AT_A_TIME)
-        ]
-    )
+    for tree in range(_TREES):
+        random = np.random.default_rng(tree)
+        branches = [everything]
+        while branches:
+            rows = branches.pop()
+            if len(rows) <= _LEAF:
+                yield rows, rows
+                continue
+            one, other = random.choice(rows, 2, replace=False)
+            along = unit[rows] @ (unit[one] - unit[other])
+            middle = len(rows) // 2
+            order = np.argpartition(along, middle)
+            branches += [rows[order[:middle]], rows[order[middle:]]]
 
 
 def _aligned_difference(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
