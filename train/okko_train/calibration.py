@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_COSTS_AT_A_TIME = 4_000_000
 _TEMPERATURES = np.geomspace(0.05, 20.0, 241)
 
 
@@ -136,9 +137,14 @@ def choose_rule(
     cuts = np.unique(np.concatenate([np.quantile(probability_of_ok, np.linspace(0, 1, 101)), [0.0, 1.0]]))
     middles = np.clip((cuts[1:] + cuts[:-1]) / 2, 0, 1)
     pairs = [start, *((ko, ok) for i, ko in enumerate(middles) for ok in middles[i:])]
-    cost = _costs_of(np.array(pairs), probability_of_ok, truly_ok, costs)
-    best = int(cost.mean(axis=1).argmin())
-    saving = cost[0] - cost[best]
+    at_a_time = max(1, _COSTS_AT_A_TIME // len(truly_ok))
+    means = [
+        _costs_of(np.array(pairs[first : first + at_a_time]), probability_of_ok, truly_ok, costs).mean(axis=1)
+        for first in range(0, len(pairs), at_a_time)
+    ]
+    best = int(np.concatenate(means).argmin())
+    cost = _costs_of(np.array([start, pairs[best]]), probability_of_ok, truly_ok, costs)
+    saving = cost[0] - cost[1]
     standard_error = saving.std() / np.sqrt(len(saving))
     ko_threshold, ok_threshold = pairs[best] if saving.mean() > standard_error else start
     return DecisionRule(

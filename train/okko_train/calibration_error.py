@@ -24,6 +24,7 @@ MOST_BINS: Final = 15
 _PHOTOS_A_BIN: Final = 10
 _MOST_SAMPLES: Final = 1000
 _FEWEST_SAMPLES: Final = 200
+_DRAWN_AT_A_TIME: Final = 4_000_000
 _DRAWS: Final = 4_000_000
 """Random numbers drawn in all: with very many photos fewer samples do, as each varies less."""
 
@@ -75,9 +76,14 @@ def calibration_error(probability: NDArray[np.floating], happened: NDArray[np.bo
     corrected = max(0.0, float((2 * sums - _mean_absolute(sums, noise)).sum() / n))
     random = np.random.default_rng(0)
     samples = int(np.clip(_DRAWS // n, _FEWEST_SAMPLES, _MOST_SAMPLES))
-    perfect = np.abs((stated - (random.random((samples, n), np.float32) < stated)) @ members).sum(axis=1) / n
-    counts = random.multinomial(n, np.full(n, 1 / n), samples)
-    again = np.abs((counts * difference) @ members).sum(axis=1) / n
+    at_a_time = max(1, _DRAWN_AT_A_TIME // n)
+    some = [min(at_a_time, samples - first) for first in range(0, samples, at_a_time)]
+    perfect = np.concatenate(
+        [np.abs((stated - (random.random((k, n), np.float32) < stated)) @ members).sum(axis=1) / n for k in some]
+    )
+    again = np.concatenate(
+        [np.abs((random.multinomial(n, np.full(n, 1 / n), k) * difference) @ members).sum(axis=1) / n for k in some]
+    )
     # A bootstrap sample has the noise once more, so its errors are moved back onto the estimate.
     low, high = np.quantile(again, (0.025, 0.975)) - again.mean() + corrected
     low = 0.0 if plain <= np.quantile(perfect, 0.95) else max(low, 0.0)

@@ -278,7 +278,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 def release(array: NDArray[Any]) -> None:
     """Lets go of the memory in which parts of an array on the disk are kept; its content stays."""
-    if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if isinstance(array, np.memmap) and array._mmap is not None and hasattr(mmap, "MADV_DONTNEED"):  # type: ignore[attr-defined]
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # numpy offers no other way
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _Z_95 = 1.959964
 _BOOTSTRAP_SAMPLES = 2000
+_ROWS_AT_A_TIME = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,10 @@ def _balanced_accuracy(correct: NDArray[np.bool_], truth: NDArray[np.integer]) -
 
 
 def _bootstrap(statistic: Callable[[NDArray[np.integer]], NDArray[np.float64]], n: int, value: float) -> Interval:
-    rows = np.random.default_rng(0).integers(0, n, (_BOOTSTRAP_SAMPLES, n))
-    low, high = np.quantile(statistic(rows), (0.025, 0.975))
+    random, at_a_time = np.random.default_rng(0), max(1, _ROWS_AT_A_TIME // n)
+    samples = [
+        statistic(random.integers(0, n, (min(at_a_time, _BOOTSTRAP_SAMPLES - start), n)))
+        for start in range(0, _BOOTSTRAP_SAMPLES, at_a_time)
+    ]
+    low, high = np.quantile(np.concatenate(samples), (0.025, 0.975))
     return Interval(value, float(low), float(high))

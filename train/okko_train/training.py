@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -25,18 +25,18 @@ from okko_models.manifest import NAME_PATTERN, SCHEMA_VERSION, DatasetEntry, Gol
 from okko_models.photo import read_photo, shrink
 from okko_train.candidates import Candidate, Task, choose_candidate, on_pretrained, on_trained_backbone
 from okko_train.conformal import check_promise
+from okko_train.embedding import outputs_of
 from okko_train.explain.training import keep_examples, with_reasons
 from okko_train.export import assemble, check_parity, write_checked
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Rectangle
-from okko_train.features import compute
 from okko_train.finetune import check_torch
 from okko_train.golden import choose_golden, golden_frames
 from okko_train.lineage import LINEAGE, lineage_of
 from okko_train.metrics import evaluate
 from okko_train.novelty_graph import NOVELTY, with_novelty
 from okko_train.novelty_learning import learn_novelty
+from okko_train.pilot import choose_pilot, learn_from_all
 from okko_train.preparation import choose_ok_labels, split_photos
-from okko_train.progress import progress
 from okko_train.region import Place
 from okko_train.report import render
 from okko_train.result import Example, Sight, TrainingResult
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from okko_train.feature_graph import Recipe, View
 
 MAX_MISTAKES_SHOWN = 12
+# With very many photos an evenly spread part of them says as much: whether the graph is right, and what is usual.
+MOST_COMPARED = 10_000
 MAX_SIGHTS = 4
 SHOWN_SIDE = 240
 # Largest difference in probability that golden frames may show on another processor. Both precisions were within 1e-6
@@ -139,14 +141,11 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     model = with_novelty(assemble(variant.model, head), familiar).SerializeToString()
 
     test_photos = [dataset.photos[row] for row in split.test]
-    rows, novelties = [], []
-    with progress("Testing", len(test_photos)) as tested:
-        for row, photo_novelty in compute(test_photos, model, ("probability", NOVELTY), workers=options.workers):
-            rows.append(row)
-            novelties.append(float(photo_novelty))
-            tested()
-    probability, novelty = np.stack(rows), np.array(novelties)
-    check_parity(head.probability(variant.features.photos[split.test]), probability)
+    outputs = ("probability", NOVELTY)
+    probability, novelties = outputs_of(dataset, split.test, model, outputs, options.workers, "Testing")
+    novelty = novelties.astype(np.float64)
+    compared = np.arange(len(split.test))[:: -(-len(split.test) // MOST_COMPARED)]
+    check_parity(head.probability(variant.features.photos[split.test[compared]]), probability[compared])
     test = evaluate(probability, truth[split.test], dataset.labels, variant.rule, novelty)
 
     golden = golden_frames([test_photos[row] for row in choose_golden(probability, truth[split.test])])
@@ -185,8 +184,10 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         files={},
     )
     view = chosen.recipe.view
-    embeddings = head.projection(variant.features.photos[split.learn])
-    examples = keep_examples([dataset.photos[row] for row in split.learn], dataset.labels, embeddings, view)
+    shown = split.learn[:: -(-len(split.learn) // MOST_COMPARED)]
+    embeddings = head.projection(variant.features.photos[shown])
+    examples = keep_examples([dataset.photos[row] for row in shown], dataset.labels, embeddings, view)
+    examples = replace(examples, learnt_from=len(split.learn))
     mistakes = with_reasons(
         mistakes_of(dataset, dataset.labels, split.test, probability, novelty, variant.rule),
         dataset,
@@ -235,7 +236,12 @@ def model_name(wanted: str | None, out: Path) -> str:
 def _candidates(task: Task, options: Options, started: float) -> list[Candidate]:
     """The ways that were asked for; where to look is what the head on the pretrained backbone found best."""
     earlier = lineage_of(options.earlier) if options.earlier else None
-    pretrained = on_pretrained(task, trials=options.trials, budget_s=options.budget_s, started=started, earlier=earlier)
+    pilot = choose_pilot(task)
+    pretrained = on_pretrained(
+        pilot, trials=options.trials, budget_s=options.budget_s, started=started, earlier=earlier
+    )
+    if pilot is not task:
+        pretrained = learn_from_all(task, pretrained)
     trained = [
         on_trained_backbone(
             task, pretrained.recipe, scratch=scratch, any_way_up=options.any_way_up, epochs=options.epochs
