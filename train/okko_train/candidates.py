@@ -189,9 +189,12 @@ def _on_pretrained(
     embedded = embed_looks(dataset, split.learn, looks, workers)
     embedding_s = time.monotonic() - started
     data = cross_validate(embedded)
+    first = None
+    if earlier is not None and earlier.parameters.get("look") in looks:
+        first, trials = cast("Hyperparameters", earlier.parameters), earlier.trials(trials)
     with progress("Searching with the swarm", trials) as tried:
         deadline_s = _deadline_s(started, embedding_s, budget_s)
-        tuned = tune(data, n_trials=trials, workers=workers, deadline_s=deadline_s, on_trial=tried)
+        tuned = tune(data, n_trials=trials, workers=workers, first=first, deadline_s=deadline_s, on_trial=tried)
     if tuned.stopped_by_budget:
         console.print(f"The budget ended the search after {len(tuned.trials)} of {trials} trials.")
     parameters = cast("Hyperparameters", tuned.chosen.parameters)
@@ -217,7 +220,7 @@ def _on_pretrained(
         head = _fit_head(look, task.truth, len(dataset.labels), parameters, task.seed)
     all_ranges = {**known, ranges_key(recipe): ranges}
     if earlier is not None:
-        lineage = msgspec.structs.replace(earlier, ranges=all_ranges)
+        lineage = msgspec.structs.replace(earlier, parameters=dict(tuned.chosen.parameters), ranges=all_ranges)
     else:
         lineage = Lineage(
             labels=dataset.labels,
@@ -226,6 +229,7 @@ def _on_pretrained(
             n_photos=len(split.learn),
             log_loss=min(trial.cost for trial in tuned.trials),
             int8=not is_worse(int8, float32),
+            parameters=dict(tuned.chosen.parameters),
             ranges=all_ranges,
         )
     return Candidate(

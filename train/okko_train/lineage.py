@@ -2,14 +2,16 @@
 
 Where the region lies and how int8 is scaled are found from the photos, so every new photo would move both a little, and
 all photos would have to be looked at again, though hardly anything changed. So a model says where it looked, in its
-bundle; a training that is given the bundle looks there, too, and remembers what it saw of the known photos. Nothing
-else is taken over: the networks, their hyperparameters, calibration and thresholds are learnt from all photos.
+bundle; a training that is given the bundle looks there, too, and remembers what it saw of the known photos. The search
+begins with the hyperparameters that were best, and so needs fewer trials. Networks, calibration and thresholds are
+learnt from all photos, as ever.
 """
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -28,6 +30,7 @@ MOST_GROWTH: Final = 1.5
 then looked at three times on average (a geometric series)."""
 
 
+_SHARE_OF_TRIALS: Final = 1 / 3
 _SURELY: Final = 2.0
 """Standard errors: int8 that was as good as float is not given up for what may be chance, as one error often is."""
 
@@ -42,7 +45,9 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         n_photos: to learn from.
         log_loss: the least of the search, out of fold, in nats for each photo.
         int8: whether the int8 backbone was as good as the float one.
+        parameters: hyperparameters of the model.
         ranges: what sets the scales of the int8 backbone, by `ranges_key` of the float one.
+        form: of this file; what has another is not taken over.
     """
 
     labels: tuple[str, ...]
@@ -51,12 +56,18 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_photos: int
     log_loss: float
     int8: bool
+    parameters: dict[str, bool | int | float | str]
     ranges: dict[str, dict[str, tuple[float, float]]]
+    form: Literal[1] = 1
 
     @property
     def errors(self) -> float:
         """Standard errors by which int8 must be worse than float to be given up; see `okko_train.variants.choose`."""
         return _SURELY if self.int8 else 1.0
+
+    def trials(self, wanted: int) -> int:
+        """Returns how many trials of the swarm suffice where `wanted` ones would without this."""
+        return math.ceil(wanted * _SHARE_OF_TRIALS)
 
     def encode(self) -> bytes:
         """Returns the content of the file."""

@@ -1,13 +1,15 @@
 """The swarm looks for the head's hyperparameters: each particle is a set, its cost the cross-validated log loss.
 
-A generation's particles are evaluated side by side in worker processes, each on one thread, and told to the swarm
-together; so the result depends on the seed and not on the number of workers. Only a time budget that cuts the search
-short makes it depend on the machine.
+A generation's particles are evaluated side by side in worker processes (or on the cluster that computed the features),
+each on one thread, and told to the swarm together; so the result depends on the seed and not on the number of workers.
+Only a time budget that cuts the search short makes it depend on the machine.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import math
 import multiprocessing
 import time
@@ -24,12 +26,17 @@ from okko_train.calibration import fit_temperature, losses, softmax
 from okko_train.head import Hyperparameters, Projection, hyperparameter_space, train_network
 from okko_train.network import TrainingDivergedError
 from okko_train.result import LearningCurve, Trial
+from okko_train.shards import encode_part, load_part
 from okko_train.swarm import Swarm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
+
+    from okko_train.engine import Engine
+    from okko_train.shards import Part, StoreAt
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,23 @@ class CrossValidation:
             folds = {name: tuple(pool.map(project, [(name, number) for number in numbers])) for name in looks}
         return cls(folds, truth, n_labels, seed)
 
+    def as_part(self, look: str) -> Part:
+        """Returns everything that trials with one look need, as plain arrays."""
+        folds = {
+            f"{name} {number}": getattr(fold, name)
+            for number, fold in enumerate(self.folds[look])
+            for name in Fold.__dataclass_fields__
+        }
+        return {"truth": self.truth, "numbers": np.array([self.n_labels, self.seed, len(self.folds[look])]), **folds}
+
+    @classmethod
+    def from_part(cls, look: str, part: Part) -> CrossValidation:
+        """Returns what `as_part` was called on, with that look alone."""
+        n_labels, seed, n_folds = part["numbers"].tolist()
+        names = Fold.__dataclass_fields__
+        folds = (Fold(**{name: part[f"{name} {number}"] for name in names}) for number in range(n_folds))
+        return cls({look: tuple(folds)}, part["truth"], n_labels, seed)
+
     def out_of_fold(self, parameters: Hyperparameters) -> NDArray[np.float64]:
         """Returns (1 + n_copies, n_photos, n_labels) scores, each from a network that has not seen the photo."""
         folds = self.folds[parameters["look"]]
@@ -170,8 +194,10 @@ def tune(
     *,
     n_trials: int,
     workers: int,
+    first: Hyperparameters | None = None,
     deadline_s: float = math.inf,
     on_trial: OnTrial = lambda note="": None,  # noqa: ARG005
+    engine: Engine | None = None,
 ) -> TuningResult:
     """Lets the swarm look for hyperparameters.
 
@@ -179,31 +205,33 @@ def tune(
         data: what a trial is measured on.
         n_trials: when to stop.
         workers: processes side by side; 1 stays in this one.
+        first: to be tried first, apart from the swarm.
         deadline_s: no trial starts after this time of the monotonic clock.
         on_trial: told of each trial.
+        engine: what computed the features; if its crew is on other machines, it does the trials, too.
 
     Raises:
-        OkkoError: no trial gave a usable network.
+        OkkoError: no trial gave a usable network, or the engine failed.
     """
     smallest = min(len(fold.train) for folds in data.folds.values() for fold in folds)
     space = hyperparameter_space(smallest, list(data.folds))
     swarm = Swarm.for_tuning(space.dimension, seed=data.seed)
     trials: list[Trial] = []
-    with _evaluator(data, workers) as evaluate:
+    with _evaluator(data, workers, engine) as evaluate:
         generation = 0
         while len(trials) < n_trials and (not trials or time.monotonic() < deadline_s):
             positions = swarm.ask()
-            costs = np.full(len(positions), np.inf)
-            candidates = [
-                cast("Hyperparameters", space.decode(position)) for position in positions[: n_trials - len(trials)]
-            ]
+            known = [first] if first is not None and not trials else []
+            asked = [cast("Hyperparameters", space.decode(position)) for position in positions]
+            candidates = [*known, *asked][: n_trials - len(trials)]
+            costs = np.full(len(known) + len(positions), np.inf)
             for index, score in enumerate(evaluate(candidates, deadline_s)):
                 costs[index] = score.cost
                 parameters = cast("dict[str, bool | int | float | str]", candidates[index])
                 trials.append(Trial(len(trials), generation, parameters, **score._asdict()))
                 best = min(trial.cost for trial in trials)
                 on_trial(f"best log loss {best:.4f}")
-            swarm.tell(costs)
+            swarm.tell(costs[len(known) :])
             generation += 1
     if not any(math.isfinite(trial.cost) for trial in trials):
         raise OkkoError(
@@ -237,8 +265,19 @@ class _Evaluate(Protocol):
 
 
 @contextlib.contextmanager
-def _evaluator(data: CrossValidation, workers: int) -> Iterator[_Evaluate]:
+def _evaluator(data: CrossValidation, workers: int, engine: Engine | None) -> Iterator[_Evaluate]:
     """Yields a function that scores candidates in order and stops early when time is up."""
+    if engine is not None and engine.crew.elsewhere:
+        kept = {look: _keep(engine.store, data, look) for look in data.folds}
+        with engine.crew.pool() as crew:
+            yield functools.partial(
+                _side_by_side,
+                lambda candidate: crew.submit(
+                    _score_elsewhere, engine.store, kept[candidate["look"]], candidate["look"], candidate
+                ),
+                engine.crew.size,
+            )
+        return
     if workers == 1:
 
         def here(candidates: Sequence[Hyperparameters], deadline_s: float) -> Iterator[_Score]:
@@ -254,22 +293,48 @@ def _evaluator(data: CrossValidation, workers: int) -> Iterator[_Evaluate]:
     # Processes are spawned, not forked: a fork would copy locks that onnxruntime's threads may hold.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(data,)) as pool:
+        yield functools.partial(_side_by_side, functools.partial(pool.submit, _score_in_worker), workers)
 
-        def side_by_side(candidates: Sequence[Hyperparameters], deadline_s: float) -> Iterator[_Score]:
-            waiting = list(candidates)
-            running = [pool.submit(_score_in_worker, waiting.pop(0)) for _ in range(min(workers, len(waiting)))]
-            while running:
-                try:
-                    score = running.pop(0).result()
-                except BrokenProcessPool as error:
-                    raise OkkoError(
-                        "a worker process was killed, most likely because memory ran out; try again with --workers 1"
-                    ) from error
-                if waiting and time.monotonic() < deadline_s:
-                    running.append(pool.submit(_score_in_worker, waiting.pop(0)))
-                yield score
 
-        yield side_by_side
+def _side_by_side(
+    submit: Callable[[Hyperparameters], Future[_Score]],
+    workers: int,
+    candidates: Sequence[Hyperparameters],
+    deadline_s: float,
+) -> Iterator[_Score]:
+    waiting = list(candidates)
+    running = [submit(waiting.pop(0)) for _ in range(min(workers, len(waiting)))]
+    while running:
+        try:
+            score = running.pop(0).result()
+        except BrokenProcessPool as error:
+            raise OkkoError(
+                "a worker process was killed, most likely because memory ran out; try again with --workers 1"
+            ) from error
+        if waiting and time.monotonic() < deadline_s:
+            running.append(submit(waiting.pop(0)))
+        yield score
+
+
+def _keep(store: StoreAt, data: CrossValidation, look: str) -> str:
+    """Puts what trials with this look need where workers find it; returns its name."""
+    part = encode_part(data.as_part(look))
+    name = f"trials/{hashlib.sha256(part).hexdigest()[:40]}.npz"
+    store.open().put_new(name, part)
+    return name
+
+
+def _score_elsewhere(store: StoreAt, name: str, look: str, parameters: Hyperparameters) -> _Score:
+    with threadpool_limits(1):
+        return _score(_kept(store, name, look), parameters)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(store: StoreAt, name: str, look: str) -> CrossValidation:
+    part = load_part(store.open(), name)
+    if part is None:
+        raise OkkoError(f"{store.location} has no {name}; all workers must see the same place: name it with --shards")
+    return CrossValidation.from_part(look, part)
 
 
 _worker_data: CrossValidation

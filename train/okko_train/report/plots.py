@@ -222,7 +222,8 @@ def price_of_promises(validation: Evaluation, rule: DecisionRule) -> Picture | N
     axes = canvas()
     errors = np.geomspace(least, _MOST_ERROR, 60)
     errors[0] = least * (1 + 1e-9)
-    unsure = [uncertain_share(validation, promised(validation, rule, error)) for error in errors]
+    by_costs = rule_by_costs(validation, rule)
+    unsure = [uncertain_share(validation, promised(validation, by_costs, error)) for error in errors]
     axes.plot(errors, unsure, color=Paint.UNCERTAIN, drawstyle="steps-post", label="with that promise")
     if rule.promise is not None:
         now = uncertain_share(validation, rule)
@@ -242,10 +243,14 @@ def price_of_promises(validation: Evaluation, rule: DecisionRule) -> Picture | N
     )
 
 
-def promised(evaluation: Evaluation, rule: DecisionRule, max_error: float) -> DecisionRule:
-    """Returns the rule that would have come of asking for `max_error`: thresholds by costs, then moved apart."""
-    chosen = choose_rule(evaluation.probability_of_ok, evaluation.truly_ok, rule.ok_labels, rule.costs)
-    return keep_promise(chosen, evaluation.probability_of_ok, evaluation.truly_ok, max_error)
+def rule_by_costs(evaluation: Evaluation, rule: DecisionRule) -> DecisionRule:
+    """Returns the rule that would have come of asking for no promise."""
+    return choose_rule(evaluation.probability_of_ok, evaluation.truly_ok, rule.ok_labels, rule.costs)
+
+
+def promised(evaluation: Evaluation, by_costs: DecisionRule, max_error: float) -> DecisionRule:
+    """Returns `by_costs` with its thresholds moved apart until they keep to `max_error`."""
+    return keep_promise(by_costs, evaluation.probability_of_ok, evaluation.truly_ok, max_error)
 
 
 def uncertain_share(evaluation: Evaluation, rule: DecisionRule) -> float:
