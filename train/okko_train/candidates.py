@@ -194,7 +194,15 @@ def _on_pretrained(
         first, trials = cast("Hyperparameters", earlier.parameters), earlier.trials(trials)
     with progress("Searching with the swarm", trials) as tried:
         deadline_s = _deadline_s(started, embedding_s, budget_s)
-        tuned = tune(data, n_trials=trials, workers=workers, first=first, deadline_s=deadline_s, on_trial=tried)
+        tuned = tune(
+            data,
+            n_trials=trials,
+            workers=workers,
+            first=first,
+            deadline_s=deadline_s,
+            on_trial=tried,
+            engine=dataset.engine,
+        )
     if tuned.stopped_by_budget:
         console.print(f"The budget ended the search after {len(tuned.trials)} of {trials} trials.")
     parameters = cast("Hyperparameters", tuned.chosen.parameters)

@@ -45,10 +45,12 @@ class DaskCrew:
     Attributes:
         client: connected.
         size: number of the workers' threads.
+        elsewhere: True.
     """
 
     client: Client
     size: int
+    elsewhere: bool = True
 
     @contextlib.contextmanager
     def pool(self) -> Iterator[Pool]:

@@ -69,6 +69,10 @@ class Crew(Protocol):
     def size(self) -> int:
         """How many tasks are worked on at a time."""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its workers are other processes, perhaps on other machines."""
+
     def pool(self) -> AbstractContextManager[Pool]:
         """Returns a pool for one piece of work; errors of the crew itself leave the block as OkkoErrors."""
 
@@ -78,6 +82,7 @@ class Threads:
     """A crew of this process's threads."""
 
     size: int
+    elsewhere: bool = False
 
     def pool(self) -> AbstractContextManager[Pool]:
         """Returns a pool of threads."""

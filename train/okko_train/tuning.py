@@ -293,7 +293,7 @@ def _evaluator(data: CrossValidation, workers: int, engine: Engine | None) -> It
     # Processes are spawned, not forked: a fork would copy locks that onnxruntime's threads may hold.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(data,)) as pool:
-        yield functools.partial(_side_by_side, functools.partial(pool.submit, _score_in_worker), workers)
+        yield functools.partial(_side_by_side, lambda candidate: pool.submit(_score_in_worker, candidate), workers)
 
 
 def _side_by_side(
