@@ -70,28 +70,30 @@ class Photos(Protocol):
 
 
 class BucketPhotos:
-    """The photos of a place.
+    """The photos of a place, or of any other prefix in its bucket.
 
     Args:
         place: where.
         client: a boto3 client; made when omitted.
+        prefix: what keys begin with: empty, or it ends with a slash; the place's photos when omitted.
     """
 
-    def __init__(self, place: Place, client: Any = None) -> None:
+    def __init__(self, place: Place, client: Any = None, *, prefix: str | None = None) -> None:
         self.place = place
         self._client = client or place.client(connections=CONNECTIONS)
+        self._prefix = place.photos if prefix is None else prefix
 
     def __str__(self) -> str:
-        return f"s3://{self.place.bucket}/{self.place.photos}"
+        return f"s3://{self.place.bucket}/{self._prefix}"
 
     def list(self) -> list[Listed]:
         """Returns all objects, sorted by key; folders that some tools make as empty objects are none."""
         found: list[Listed] = []
         with _readable(str(self)):
             pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.photos):
+            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self._prefix):
                 for entry in page.get("Contents", []):
-                    key = entry["Key"].removeprefix(self.place.photos)
+                    key = entry["Key"].removeprefix(self._prefix)
                     if key and not key.endswith("/"):
                         found.append(Listed(key, entry["ETag"].strip('"'), entry["Size"]))
         return sorted(found)
@@ -113,18 +115,51 @@ class BucketPhotos:
 
     def _append(self, listed: Listed, path: Path, start: int) -> tuple[str, bool]:
         """Fetches the rest of an object; returns its uploader's SHA-256 or "", and whether its ETag is an MD5."""
+        reply, is_md5 = self._get(listed, start)
+        with _readable(f"{self}{listed.key}"), path.open("ab" if 0 < start < listed.size else "wb") as file:
+            for chunk in reply["Body"].iter_chunks(_CHUNK_BYTES):
+                file.write(chunk)
+        return str(reply.get("Metadata", {}).get(_SHA256, "")), is_md5
+
+    def read(self, listed: Listed) -> bytes:
+        """Returns an object's content, compared with its digest; it goes on where the connection was lost.
+
+        Raises:
+            ChangedError: it is gone or another one by now.
+            BucketError: it cannot be read, or came damaged.
+        """
+        data, lost = b"", None
+        for _ in range(_FETCH_TRIES):
+            try:
+                reply, is_md5 = self._get(listed, len(data))
+                with _readable(f"{self}{listed.key}"):
+                    for chunk in reply["Body"].iter_chunks(_CHUNK_BYTES):
+                        data += chunk
+            except ChangedError:
+                raise
+            except BucketError as error:
+                lost = error
+                continue
+            expected = str(reply.get("Metadata", {}).get(_SHA256, ""))
+            sha256, md5 = hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest()
+            right = expected == sha256 if expected else not is_md5 or listed.etag == md5
+            if len(data) == listed.size and right:
+                return data
+            data, lost = b"", None
+        raise lost or BucketError(
+            f"{self}{listed.key}: what arrives is not what was stored, {_FETCH_TRIES} times; look at it"
+        )
+
+    def _get(self, listed: Listed, start: int) -> tuple[Any, bool]:
+        """S3's reply with the content from byte `start` on, and whether the ETag is an MD5."""
         part = {"Range": f"bytes={start}-"} if 0 < start < listed.size else {}
         with _readable(f"{self}{listed.key}"):
             reply = self._client.get_object(
-                Bucket=self.place.bucket, Key=self.place.photos + listed.key, IfMatch=f'"{listed.etag}"', **part
+                Bucket=self.place.bucket, Key=self._prefix + listed.key, IfMatch=f'"{listed.etag}"', **part
             )
-            with path.open("ab" if part else "wb") as file:
-                for chunk in reply["Body"].iter_chunks(_CHUNK_BYTES):
-                    file.write(chunk)
         # It is, unless the object came in parts, or is encrypted with a key of KMS or of the user.
         plain = reply.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in reply
-        is_md5 = plain and len(listed.etag) == _MD5_DIGITS
-        return str(reply.get("Metadata", {}).get(_SHA256, "")), is_md5
+        return reply, plain and len(listed.etag) == _MD5_DIGITS
 
     def upload(self, files: Sequence[tuple[str, Path]], on_photo: Callable[[], None] = lambda: None) -> int:
         """Puts files there that are not there yet, with the same content; returns how many were.
@@ -148,7 +183,7 @@ class BucketPhotos:
             with _readable(f"{self}{key}"):
                 self._client.put_object(
                     Bucket=self.place.bucket,
-                    Key=self.place.photos + key,
+                    Key=self._prefix + key,
                     Body=data,
                     ContentMD5=base64.b64encode(md5.digest()).decode(),
                     Metadata={_SHA256: hashlib.sha256(data).hexdigest()},

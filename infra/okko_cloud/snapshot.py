@@ -76,7 +76,7 @@ def choose(listed: Sequence[Listed]) -> tuple[Listed, ...]:
 
 @contextmanager
 def as_dataset(
-    photos: Photos, cache: PhotoCache, scratch: Path, *, group_by: str | None, workers: int
+    photos: Photos, cache: PhotoCache, scratch: Path, *, group_by: str | None, workers: int, minimum_labels: int = 2
 ) -> Iterator[tuple[Snapshot, Dataset]]:
     """Fetches what is new and gives all of it as a dataset, whose files last as long as the block.
 
@@ -86,6 +86,7 @@ def as_dataset(
         scratch: a folder on the cache's disk for the dataset's own folder.
         group_by: see `load_dataset`.
         workers: photos opened at a time.
+        minimum_labels: see `load_dataset`.
 
     Raises:
         OkkoError: photos cannot be read, or are no dataset; or they change faster than they can be fetched.
@@ -100,8 +101,8 @@ def as_dataset(
         with tempfile.TemporaryDirectory(dir=scratch, prefix=f"dataset-{os.getpid()}-") as name:
             folder = Path(name)
             expected = _lay_out(folder, snapshot, digests, cache)
-            with _speaking_of(photos, folder):
-                dataset = _load(folder, group_by, workers)
+            with speaking_of(photos, folder):
+                dataset = _load(folder, group_by, workers, minimum_labels)
                 damaged = _damaged(dataset, expected)
                 if not damaged:
                     yield snapshot, dataset
@@ -112,7 +113,7 @@ def as_dataset(
 
 
 @contextmanager
-def _speaking_of(photos: Photos, folder: Path) -> Iterator[None]:
+def speaking_of(photos: Photos, folder: Path) -> Iterator[None]:
     """Lets messages name the bucket, not a folder that is gone when they are read."""
     try:
         yield
@@ -171,10 +172,10 @@ def _lay_out(folder: Path, snapshot: Snapshot, digests: list[str], cache: PhotoC
     return expected
 
 
-def _load(folder: Path, group_by: str | None, workers: int) -> Dataset:
+def _load(folder: Path, group_by: str | None, workers: int, minimum_labels: int) -> Dataset:
     from okko_train.dataset import load_dataset
 
-    return load_dataset(folder, group_by=group_by, workers=workers)
+    return load_dataset(folder, group_by=group_by, workers=workers, minimum_labels=minimum_labels)
 
 
 def _damaged(dataset: Dataset, expected: dict[Path, str]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -76,6 +77,7 @@ def connect(address: str) -> Iterator[DaskCrew]:
         raise ClusterError(
             'a cluster needs: pip install "okko[dask]"  (the Python package distributed is not installed)'
         ) from error
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters is said in okko's own words
     try:
         client = Client(address, timeout=_CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:

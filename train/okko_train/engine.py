@@ -94,12 +94,13 @@ class FolderReader:
     """Reads photos of a folder that every worker sees at the same path."""
 
     def identify(self, path: Path) -> bytes:
-        """Returns a digest of path, size and time of change."""
+        """Returns a digest of what the file system says of the file: number, size and time of change, not its name."""
         try:
             status = path.stat()
         except OSError:
-            return hashlib.sha256(f"{path} is not there".encode()).digest()
-        text = f"{path} {status.st_size} {status.st_mtime_ns}"
+            text = f"{path} is not there"
+        else:
+            text = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
     def address(self, path: Path) -> Path:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from okko_train.commands.source import PhotosAt, opened, source_options
+
 if TYPE_CHECKING:
     from okko_train.feature_graph import Rectangle
     from okko_train.result import TrainingResult
@@ -40,7 +42,7 @@ _COST = click.FloatRange(min=0, max=1e9)
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=PhotosAt())
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the bundle to write.")
 @click.option("--name", help="Name of the model; the bundle's folder name unless given.")
 @click.option("--ok", "ok_labels", multiple=True, metavar="LABEL", help="A label that counts as good (repeatable).")
@@ -96,9 +98,10 @@ _COST = click.FloatRange(min=0, max=1e9)
     "--budget", type=float, callback=_positive, metavar="SECONDS", help="Cut the search short to end about then."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes side by side; one a processor unless given.")
+@source_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON alone on standard output.")
 def train(
-    data: Path,
+    data: Path | str,
     out: Path,
     name: str | None,
     ok_labels: tuple[str, ...],
@@ -118,13 +121,16 @@ def train(
     trials: int,
     budget: float | None,
     workers: int | None,
+    endpoint_url: str | None,
+    dask: str | None,
+    shards: str | None,
     as_json: bool,
 ) -> None:
     """Make a model from the photos in DATA.
 
     DATA is a folder with one sub-folder for each label (OK and KO, say), a folder with a photos.csv (columns file and
-    label), or a SageMaker .lst file. What a bad object let through and a good one thrown out cost decides where the
-    model draws the line. A fifth of the photos is put aside, and the model is tested on them at the very end.
+    label), a SageMaker .lst file, or a place in S3 that is laid out as such a folder. What a bad object let through and
+    a good one thrown out cost decides where the model draws the line. A fifth of the photos is put aside, and the model is tested on them at the very end.
 
     \b
     okko train photos/ --out marbles.okko
@@ -133,6 +139,8 @@ def train(
     okko train parts/ --out parts.okko --cost-false-ok 20 --cost-false-ko 1 --cost-uncertain 0.5
     okko train parts/ --out parts.okko --normal OK
     okko train parts/ --out parts.okko --max-error 0.02 --roi 0.25,0.1,0.5,0.8
+    okko train s3://bucket/parts --out parts.okko
+    okko train s3://bucket/parts --out parts.okko --dask tcp://10.0.0.1:8786
     """  # noqa: D301
     if (upright or epochs) and not (finetune or backbone == "none"):
         raise click.UsageError(
@@ -143,6 +151,11 @@ def train(
             "--normal learns from good photos alone, so it takes no --ok, --max-error, --finetune, --backbone none or "
             "--budget"
         )
+    if dask and (normal or finetune or backbone == "none"):
+        raise click.UsageError(
+            "--dask shares out the work on the pretrained backbone; --normal, --finetune and --backbone none are for "
+            "one machine"
+        )
     if false_alarms and not normal:
         raise click.UsageError("--false-alarms is for learning from good photos alone; add --normal OK")
     if cost_false_ok == cost_false_ko == 0:
@@ -151,7 +164,6 @@ def train(
     from okko_models.decision import Costs
     from okko_models.host import processors
     from okko_train import training
-    from okko_train.dataset import load_dataset
 
     workers = workers or processors()
     command = shlex.join(["okko", *sys.argv[1:]])
@@ -168,8 +180,10 @@ def train(
             workers=workers,
             command=command,
         )
-        photos = load_dataset(data, group_by=group_by, workers=workers, minimum_labels=1)
-        result = train_one_class(photos, out, one_class)
+        with opened(
+            data, group_by=group_by, workers=workers, minimum_labels=1, endpoint_url=endpoint_url, shards=shards
+        ) as photos:
+            result = train_one_class(photos, out, one_class)
         _show(result, out, as_json=as_json)
         return
     options = training.Options(
@@ -188,8 +202,11 @@ def train(
         workers=workers,
         command=command,
     )
-    dataset = load_dataset(data, group_by=group_by, workers=workers)
-    _show(training.train(dataset, out, options), out, as_json=as_json)
+    with opened(
+        data, group_by=group_by, workers=workers, endpoint_url=endpoint_url, dask=dask, shards=shards
+    ) as dataset:
+        result = training.train(dataset, out, options)
+    _show(result, out, as_json=as_json)
 
 
 def _show(result: TrainingResult, out: Path, *, as_json: bool) -> None:
