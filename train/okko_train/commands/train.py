@@ -130,7 +130,8 @@ def train(
 
     DATA is a folder with one sub-folder for each label (OK and KO, say), a folder with a photos.csv (columns file and
     label), a SageMaker .lst file, or a place in S3 that is laid out as such a folder. What a bad object let through and
-    a good one thrown out cost decides where the model draws the line. A fifth of the photos is put aside, and the model is tested on them at the very end.
+    a good one thrown out cost decides where the model draws the line. A fifth of the photos is put
+    aside, and the model is tested on them at the very end.
 
     \b
     okko train photos/ --out marbles.okko
