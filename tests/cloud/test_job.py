@@ -113,6 +113,34 @@ def test_a_saving_that_may_be_chance_is_not_enough(world):
     assert outcome.done.ruling.comparison.confidence < 0.9
 
 
+def test_training_may_go_on_from_the_last_model_made_by_the_same_settings(world):
+    seen = []
+
+    def earlier(number, settings=None):
+        world.photos.files |= photos(1, first=50 + number)
+        done = world.job(train=stand_in(1 + number, seen), settings=settings).run().done
+        return seen[-1][2] and seen[-1][2].digest, done.bundle
+
+    nothing, first = earlier(0)
+    assert nothing is None
+    assert earlier(1)[0] == first
+    other = Settings(name="marbles", confidence=0.9, trials=7)
+    assert earlier(2, other)[0] is None
+    assert earlier(3)[0] is None, "the last one was made by other settings"
+
+
+def test_a_damaged_last_model_is_no_reason_not_to_train(world):
+    first = world.job().run().done
+    world.photos.files |= photos(5, first=60)
+    (key,) = (key for key in world.registry.files if first.bundle in key and key.endswith("golden/00.png"))
+    world.registry.files[key] = b"other"
+    seen = []
+    with pytest.raises(OkkoError, match="not the file that was signed"):
+        world.job(train=stand_in(seen=seen)).run()  # the gate needs it, for it is in service
+    assert seen[0][2] is None
+    assert any("training does not go on from the last model" in line for line in world.said)
+
+
 def test_by_hand_means_that_a_person_decides(world):
     outcome = world.job(settings=Settings(name="m", promotion="hand")).run()
     assert outcome.kind == "kept"
@@ -129,9 +157,9 @@ def test_test_photos_are_kept_from_training_and_stay_test_photos_whatever_comes(
         world.photos.files |= photos(10, first=30 + 10 * round_)
         world.photos.files.pop(f"OK/000{round_}.png")
         world.job(train=stand_in(seen=seen)).run()
-        dataset, test = seen[-1]
+        dataset, test, _ = seen[-1]
         assert first <= test
-        learnt = {photo.digest for earlier, held in seen for photo in earlier.photos if photo.digest not in held}
+        learnt = {photo.digest for earlier, held, _ in seen for photo in earlier.photos if photo.digest not in held}
         assert not learnt & test
         share = sum(photo.digest in test for photo in dataset.photos) / len(dataset)
         assert 0.15 <= share <= 0.25

@@ -17,6 +17,7 @@ from PIL import Image
 
 from okko_models.bundle import Bundle
 from okko_models.classifier import Classifier
+from okko_train.lineage import lineage_of
 
 SAMPLES = Path(__file__).parents[2] / "train" / "samples" / "marbles"
 
@@ -73,6 +74,7 @@ def test_training_leaves_a_bundle_whose_golden_frames_repeat(trained):
     assert {"model.onnx", "report.html"} <= set(bundle.manifest.files)
     assert len(bundle.manifest.golden) >= 3
     assert Classifier(bundle).self_test() <= bundle.manifest.model.tolerance
+    assert lineage_of(bundle).n_photos == 60 - bundle.manifest.dataset.test_photos
     assert said["photos"] == 60
     assert said["dataset_digest"] == bundle.manifest.dataset.digest
     assert said["test"]["n"] == bundle.manifest.dataset.test_photos == sum(said["test"]["verdicts"].values())
