@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
-MANY: Final = 8_000
+MANY: Final = 6_000
 """A set of more photos is worked on in shards, on one machine too."""
 
 _MOST_IN_A_SHARD: Final = 512

@@ -84,7 +84,7 @@ def learn_novelty(
     emphasis = np.full(glance_length(), glance_length() ** -0.5, np.float32)
     if not by_heart:
         width = features.photos.shape[1]
-        glances = np.concatenate([features.photos[split.learn][chosen], glances], axis=1)
+        glances = np.concatenate([features.photos[split.learn[chosen]], glances], axis=1)
         copies = np.concatenate([features.copies[:, chosen], copies], axis=2)
         emphasis = np.concatenate([np.full(width, width**-0.5, np.float32), emphasis])
     with threadpool_limits(1):

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 FEWEST_OF_A_LABEL: Final = 200
 """So many photos of a rare label are in the pilot, if there are so many."""
 
-MOST_LEARNT_FROM: Final = 50_000
+MOST_LEARNT_FROM: Final = 30_000
 """Photos that the head learns from, with their copies, evenly spread; on all others it is calibrated, too. A head has
-at most some ten thousand weights, which a hundred thousand examples determine well."""
+at most some ten thousand weights."""
 
 _ROWS_AT_A_TIME: Final = 4096
 
