@@ -86,14 +86,19 @@ def _measure(folder: Folder, files: list[tuple[str, Path]], new: int) -> None:
     bucket = BucketPhotos(Place("okko"))
     bucket.upload(files[:-new])
     wait_for_job(folder, 1)
-    first, before_s = look(folder).jobs[0].number, _processor_s()
+    before, before_s = look(folder).jobs[0], _processor_s()
     bucket.upload(files[-new:])
     uploaded = time.time()
-    ended = wait_for_job(folder, first + 1)
+    ended = wait_for_job(folder, before.number + 1)
     job = look(folder).jobs[0]
     if job.outcome is None:
         raise SystemExit(f"job {job.number}: {job.kind}: {job.words}")
     done = job.outcome.done
+    if before.outcome is not None:
+        took = before.outcome.done.seconds["train"]
+        print(
+            f"before     {len(files) - new} photos, none of them known: train {took:.1f} s, processor {before_s:.1f} s"
+        )
     print(f"photos     {sum(done.photos.values())}, {new} of them new, {done.test_photos} for the test")
     print(f"outcome    {job.outcome.kind}: {done.ruling.reason}")
     print("steps      " + ", ".join(f"{step} {took:.1f} s" for step, took in done.seconds.items()))
