@@ -146,6 +146,7 @@ def tune_backbone(
     import torch
 
     from okko_train.finetune.fit import BATCH, FINE_TUNING, FROM_SCRATCH, Photos, fit_network
+    from okko_train.finetune.memory import memory_kept
     from okko_train.finetune.views import Alteration, load_canvases
     from okko_train.result import LearningCurve
 
@@ -160,7 +161,7 @@ def tune_backbone(
     steps = sum(schedule.epochs * math.ceil(size / BATCH) for size in sizes)
     title = "Fine-tuning the backbone" if start else "Training from scratch"
     fitted: dict[int, Fitted] = {}
-    with progress(title, steps) as done:
+    with progress(title, steps) as done, memory_kept():
 
         def fit(learn: Photos, watched: Photos | None, n_epochs: int) -> Fitted:
             return fit_network(
