@@ -143,7 +143,13 @@ def choose_candidate(candidates: list[Candidate]) -> Candidate:
 
 
 def on_pretrained(
-    task: Task, *, trials: int, budget_s: float | None, started: float, earlier: Lineage | None = None
+    task: Task,
+    *,
+    trials: int,
+    budget_s: float | None,
+    started: float,
+    earlier: Lineage | None = None,
+    n_photos: int | None = None,
 ) -> Candidate:
     """Puts a head on the pretrained backbone; the swarm chooses its hyperparameters and the look at the photo.
 
@@ -153,11 +159,13 @@ def on_pretrained(
         budget_s: the search is cut short so that the whole run ends about then; None never cuts.
         started: when the run began, monotonic clock.
         earlier: where an earlier model of such photos looked; it is looked there again, unless that serves no more.
+        n_photos: to learn from, where the task is a part of them; None: it is all of them.
     """
+    n_photos = len(task.split.learn) if n_photos is None else n_photos
     if earlier is not None:
-        why = earlier.why_not_for(task.dataset.labels, len(task.split.learn))
+        why = earlier.why_not_for(task.dataset.labels, n_photos)
         if not why:
-            found = _on_pretrained(task, trials, budget_s, started, earlier)
+            found = _on_pretrained(task, trials, budget_s, started, earlier, n_photos)
             assert found.search is not None
             best, (float32, int8) = min(found.search.trials, key=lambda trial: trial.cost), found.variants
             serves = not is_worse(int8, float32, errors=earlier.errors)
@@ -165,11 +173,11 @@ def on_pretrained(
             if not why:
                 return found
         console.print(f"Looking at all photos anew: {why}.")
-    return _on_pretrained(task, trials, budget_s, started, None)
+    return _on_pretrained(task, trials, budget_s, started, None, n_photos)
 
 
 def _on_pretrained(
-    task: Task, trials: int, budget_s: float | None, started: float, earlier: Lineage | None
+    task: Task, trials: int, budget_s: float | None, started: float, earlier: Lineage | None, n_photos: int
 ) -> Candidate:
     dataset, split, workers = task.dataset, task.split, task.workers
     learn_photos = [dataset.photos[row] for row in split.learn]
@@ -234,7 +242,7 @@ def _on_pretrained(
             labels=dataset.labels,
             x=where.x if isinstance(where, Place) else None,
             y=where.y if isinstance(where, Place) else None,
-            n_photos=len(split.learn),
+            n_photos=n_photos,
             log_loss=min(trial.cost for trial in tuned.trials),
             int8=not is_worse(int8, float32),
             parameters=dict(tuned.chosen.parameters),

@@ -238,7 +238,12 @@ def _candidates(task: Task, options: Options, started: float) -> list[Candidate]
     earlier = lineage_of(options.earlier) if options.earlier else None
     pilot = choose_pilot(task)
     pretrained = on_pretrained(
-        pilot, trials=options.trials, budget_s=options.budget_s, started=started, earlier=earlier
+        pilot,
+        trials=options.trials,
+        budget_s=options.budget_s,
+        started=started,
+        earlier=earlier,
+        n_photos=len(task.split.learn),
     )
     if pilot is not task:
         pretrained = learn_from_all(task, pretrained)
