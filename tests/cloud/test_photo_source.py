@@ -23,7 +23,12 @@ CREWS = pytest.mark.parametrize("crew", [None, Threads(2)], ids=["fetched", "str
 
 @pytest.fixture(scope="module")
 def server():
-    with moto_server() as url:
+    from botocore import loaders
+
+    # boto3 reads its descriptions of AWS anew for every client, which is most of what these tests would do.
+    with pytest.MonkeyPatch.context() as patch, moto_server() as url:
+        known = loaders.Loader()
+        patch.setattr(loaders, "create_loader", lambda *_: known)
         yield url
 
 
@@ -53,7 +58,7 @@ def opened(place, crew, **more):
 
 @CREWS
 def test_odd_names_give_the_dataset_that_a_folder_gives(place, tmp_path, crew):
-    files = photos(6) | {key: colour_photo(number, key[:2]) for number, key in enumerate(ODD, 50)}
+    files = photos(2) | {key: colour_photo(number, key[:2]) for number, key in enumerate(ODD, 50)}
     twice = {"OK/again.png": files["OK/50%.png"], "OK/broken.jpg": b"\xff\xd8\xff", "notes.txt": b"x", "OK/": b""}
     put(place, files | twice, tmp_path / "folder")
     here = load_dataset(tmp_path / "folder")
@@ -67,9 +72,9 @@ def test_odd_names_give_the_dataset_that_a_folder_gives(place, tmp_path, crew):
 
 @CREWS
 def test_a_list_in_the_bucket_is_believed_as_one_in_a_folder(place, tmp_path, crew):
-    rows = [f"{key},{key[:2]},day {number % 4}" for number, key in enumerate(photos(6))]
+    rows = [f"{key},{key[:2]},day {number % 4}" for number, key in enumerate(photos(2))]
     listed = "\n".join(["file,label,day", *rows]).encode()
-    put(place, photos(6) | {"photos.csv": listed, "KO/not listed.png": colour_photo(99, "KO")}, tmp_path / "folder")
+    put(place, photos(2) | {"photos.csv": listed, "KO/not listed.png": colour_photo(99, "KO")}, tmp_path / "folder")
     here = load_dataset(tmp_path / "folder", group_by="day")
     with opened(place, crew, group_by="day") as dataset:
         assert dataset.digest == here.digest
@@ -77,7 +82,7 @@ def test_a_list_in_the_bucket_is_believed_as_one_in_a_folder(place, tmp_path, cr
 
 
 def test_workers_stream_photos_and_leave_what_is_finished_beside_them(place, tmp_path):
-    put(place, photos(6), tmp_path / "folder")
+    put(place, photos(2), tmp_path / "folder")
     here = load_dataset(tmp_path / "folder")
     for _ in range(2):
         with opened(place, Threads(2)) as dataset:
@@ -85,29 +90,29 @@ def test_workers_stream_photos_and_leave_what_is_finished_beside_them(place, tmp
                 [Wanted.all_of(Pass("redness"), dataset.photos)], redness_model(), ("embedding",)
             )
         assert dataset.digest == here.digest  # the second time, too: shards are nobody's photos
-        assert rows.shape == (12, 3)
+        assert rows.shape == (4, 3)
     keys = [each["Key"] for each in place.client().list_objects_v2(Bucket=place.bucket)["Contents"]]
     finished = [key for key in keys if key.startswith("my photos/.okko/shards/")]
-    assert len(keys) == 12 + len(finished)
+    assert len(keys) == 4 + len(finished)
     assert any(key.endswith(".npz") for key in finished)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_photo_that_is_replaced_while_workers_are_at_it_ends_the_training(place, tmp_path):
-    put(place, photos(6), tmp_path / "folder")
+    put(place, photos(2), tmp_path / "folder")
     with opened(place, Threads(2)) as dataset:
-        put(place, {"OK/0002.png": colour_photo(77, "OK")}, tmp_path / "folder")
-        with pytest.raises(OkkoError, match=r"OK/0002\.png"):
+        put(place, {"OK/0001.png": colour_photo(77, "OK")}, tmp_path / "folder")
+        with pytest.raises(OkkoError, match=r"OK/0001\.png"):
             dataset.engine.vectors([Wanted.all_of(Pass("redness"), dataset.photos)], redness_model(), ("embedding",))
 
 
-@CREWS
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("crew", "files", "message"),
     [
-        ({}, "no photos with a label"),
-        ({"OK/1.png": colour_photo(1, "OK"), "OK/2.png": colour_photo(2, "OK")}, "found photos of OK alone"),
-        ({"1.png": colour_photo(1, "OK")}, "no photos with a label"),
+        (None, {}, "no photos with a label"),
+        (None, {"OK/1.png": colour_photo(1, "OK"), "OK/2.png": colour_photo(2, "OK")}, "found photos of OK alone"),
+        (Threads(2), {"1.png": colour_photo(1, "OK")}, "no photos with a label"),
+        (Threads(2), {"OK/1.png": colour_photo(1, "OK")}, "found photos of OK alone"),
     ],
 )
 def test_what_is_no_dataset_is_said_by_the_buckets_name(place, tmp_path, crew, files, message):
