@@ -61,7 +61,7 @@ class Schedule:
     weight_decay: float
 
 
-FINE_TUNING: Final = Schedule(14, None, 3e-4, 1e-3, 0.9, 1, 0.02)
+FINE_TUNING: Final = Schedule(28, None, 3e-4, 1e-3, 0.9, 3, 0.02)
 FROM_SCRATCH: Final = Schedule(60, 20, 3e-3, 3e-3, 1.0, 0, 0.05)
 
 
