@@ -154,7 +154,7 @@ def tune_backbone(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     start = recipe.backbone.load_weights() or None
     schedule = FINE_TUNING if start else FROM_SCRATCH
-    schedule = replace(schedule, epochs=epochs or schedule.epochs)
+    schedule = replace(schedule, epochs=epochs or schedule.epochs_for(len(photos)))
     everything = Photos(load_canvases(photos, recipe.view), truth)
     numbers = np.unique(folds).tolist()
     sizes = [int((folds != number).sum()) for number in numbers] + ([] if start else [len(truth)])

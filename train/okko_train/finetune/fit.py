@@ -35,6 +35,7 @@ _SMOOTHING: Final = 0.05
 _DROPOUT: Final = 0.3
 _LARGEST_GRADIENT: Final = 5.0
 _WARM_UP: Final = 0.1
+_FEW: Final = 400
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Schedule:
     """How a network is trained.
 
     Attributes:
-        epochs: at most.
+        epochs: at most, with few photos; see `epochs_for`.
         patience: so many epochs without a better log loss on the watched photos end the training, and the best epoch
             counts; None: the last epoch counts, for which the learning rate has become small.
         learning_rate: of the deepest layers; it rises at first and falls along a cosine (Loshchilov and Hutter, 2017).
@@ -59,6 +60,10 @@ class Schedule:
     decay: float
     frozen_blocks: int
     weight_decay: float
+
+    def epochs_for(self, n_photos: int) -> int:
+        """Returns how often each of so many photos is seen: with many, fewer give as many steps; half at least."""
+        return round(self.epochs * min(1.0, max(0.5, _FEW / n_photos)))
 
 
 FINE_TUNING: Final = Schedule(28, None, 3e-4, 1e-3, 0.9, 3, 0.02)
