@@ -43,6 +43,11 @@ MEMORY_LIMIT = "1.5GB"
 WORKERS = 2
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 _UPLOADED_AT_A_TIME = 5000
+_BEFORE_THE_STRETCH = 0.2
+_MILLION_PHOTOS = 10
+_GB_A_WORKER = 2
+_FEATURES = 2000
+_MB = 1e6
 
 
 def draw(number: int) -> tuple[str, bytes]:
@@ -157,14 +162,14 @@ def _sha256(data: bytes) -> str:
 
 def client(arguments: list[str], pilot: int | None) -> None:
     """Runs `okko train` in this process."""
-    from okko_cloud.photo_source import bucket_dataset
+    from okko_cloud import photo_source
     from okko_train import training
     from okko_train.commands.train import train
     from okko_train.pilot import choose_pilot
 
     if pilot:
         training.choose_pilot = lambda task: choose_pilot(task, pilot)  # type: ignore[assignment]
-    train.main(arguments, obj=bucket_dataset, standalone_mode=False)
+    train.main(arguments, obj=lambda: photo_source, standalone_mode=False)
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,16 @@ class Shards:
 
     Attributes:
         finished: number of parts that were finished before the worker was killed.
-        again: parts that were computed although they had been finished before.
+        again: how often a part was computed that had been finished before.
         parts: number of all parts.
+        looked_per_s: photos opened a second, at the beginning.
         runs_per_s: network runs a second, while all photos were looked at.
     """
 
     finished: int
     again: int
     parts: int
+    looked_per_s: float
     runs_per_s: float
 
 
@@ -200,19 +207,30 @@ def kill_one(watcher: Any, cluster: Any, enough: int) -> tuple[int, float]:
 
 
 def count_shards(told: list[tuple[float, dict[str, Any]]], killed_at: float) -> Shards:
-    """Says what was computed twice, and how fast the workers were in the longest stretch of work."""
-    computed = [(at, event) for at, event in told if event["computed"]]
-    times = Counter(name for _, event in computed for name in event["parts"])
-    folders = Counter(event["parts"][0].split("/")[0] for _, event in computed)
-    longest = folders.most_common(1)[0][0]
-    stretch = [(at, event["computed"]) for at, event in computed if event["parts"][0].startswith(longest)]
-    seconds = stretch[-1][0] - stretch[0][0] or 1.0
-    runs = sum(count for _, count in stretch[1:])
+    """Says what was computed twice, and how fast the workers were."""
+    from okko_train.shards import LOOKS
+
+    computed = [(at, event["computed"], event["parts"]) for at, event in told if event["computed"]]
+    times = Counter(name for _, _, parts in computed for name in parts)
+
+    rows: Counter[str] = Counter()
+    for _, count, parts in computed:
+        rows[parts[0].split("/")[0]] += count
+
+    def per_second(folder: str) -> float:
+        stretch = [(at, count) for at, count, parts in computed if parts[0].startswith(folder)]
+        # The pilot's photos were looked at by the same model, some time before all others.
+        done = np.cumsum([count for _, count in stretch])
+        stretch = stretch[int(np.searchsorted(done, _BEFORE_THE_STRETCH * done[-1])) :]
+        return sum(count for _, count in stretch[1:]) / max(stretch[-1][0] - stretch[0][0], 1e-9)
+
+    most = max(rows.keys() - {LOOKS}, key=lambda folder: rows[folder])
     return Shards(
-        finished=sum(len(event["parts"]) for at, event in computed if at < killed_at),
+        finished=sum(len(parts) for at, _, parts in computed if at < killed_at),
         again=sum(count - 1 for count in times.values()),
         parts=len(times),
-        runs_per_s=runs / seconds,
+        looked_per_s=per_second(LOOKS),
+        runs_per_s=per_second(most),
     )
 
 
@@ -299,14 +317,79 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
                 if process.returncode:
                     raise SystemExit(f"okko train ended with {process.returncode}")
                 figures["result"] = json.loads(output)
-                told = events(watcher)[before:]
-                (scratch / "events.json").write_text(json.dumps([killed_at, told]))
-                figures["shards"] = count_shards(told, killed_at)
+                figures["shards"] = count_shards(events(watcher)[before:], killed_at)
         figures["memory"] = dict(memory.peaks)
     finally:
         memory.stop()
         server.stop()
     return figures
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a set of `_MILLION_PHOTOS` would take, from measured rates and list prices.
+
+    Attributes:
+        processor_h: hours of one processor, for opening, looking, and the test.
+        compute_usd: Fargate tasks of one processor and `_GB_A_WORKER` GB for so long.
+        requests_usd: every photo fetched to be opened and to be looked at, a fifth once more for the test.
+        shards_gb: finished shards beside the photos.
+    """
+
+    processor_h: float
+    compute_usd: float
+    requests_usd: float
+    shards_gb: float
+
+
+def estimate(looked_per_s: float, runs_per_s: float, *, workers: int, features: int) -> Estimate:
+    """Returns what ten million photos would take.
+
+    Args:
+        looked_per_s: photos opened a second by all workers.
+        runs_per_s: network runs a second by all workers.
+        workers: so many processors worked.
+        features: numbers that are kept of a photo.
+    """
+    from okko_cloud.aws.cost import load_prices
+    from okko_train.pilot import MOST_LEARNT_FROM
+
+    prices = load_prices()
+    photos = _MILLION_PHOTOS * 1_000_000
+    runs = 1.2 * photos + MOST_LEARNT_FROM
+    processor_h = workers * (photos / looked_per_s + runs / runs_per_s) / 3600
+    hourly = prices["fargate_vcpu_hour"] + _GB_A_WORKER * prices["fargate_gb_hour"] + prices["public_address_hour"]
+    return Estimate(processor_h, processor_h * hourly, 2.2 * photos * prices["s3_get"], photos * features * 4 / 1e9)
+
+
+def section(figures: dict[str, Any], photos: int) -> str:
+    """Returns the section for docs/benchmarks.md."""
+    one, two, shards, memory = (figures[name] for name in ("one", "two", "shards", "memory"))
+    result, peak = figures["result"], max(value for name, value in memory.items() if name.startswith("worker"))
+    rows = [
+        ("photos in S3", f"{photos:,}, {figures['bytes'] / _MB:.0f} MB, put there in {figures['upload_s']:.0f} s"),
+        ("`okko train s3://... --dask`", f"{figures['train_s'] / 60:.0f} minutes, {result['trials']} trials"),
+        ("accuracy on the test photos", f"{result['test']['accuracy']:.4f} of {result['test']['n']:,}"),
+        ("peak memory of a worker (VmHWM)", f"{peak / _MB:.0f} MB (limit {MEMORY_LIMIT})"),
+        ("peak memory of the client (VmHWM)", f"{memory['client'] / _MB:.0f} MB"),
+        (f"one process, {one.photos:,} photos and a copy each", f"{one.runs / one.seconds:.0f} network runs a second"),
+        ("two workers, the same photos", f"{two.runs / two.seconds:.0f} network runs a second"),
+        ("two workers, opening all photos", f"{shards.looked_per_s:.0f} photos a second"),
+        ("two workers, looking at all photos", f"{shards.runs_per_s:.0f} network runs a second"),
+        ("a worker killed (SIGKILL) when", f"{shards.finished} of {shards.parts} parts of shards were finished"),
+        ("finished parts computed again", f"{shards.again}"),
+    ]
+    lines = [
+        "## A set that outgrows one machine",
+        "",
+        f"`python -m benchmarks.scale --photos {photos} --write`; synthetic photos of {WIDTH} x {HEIGHT} pixels, an S3 "
+        "server (SeaweedFS), two workers and the client on the same two processors. See [scale](scale.md).",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows),
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -326,6 +409,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="okko-scale-") as name:
         figures = measure(options, options.folder or Path(name))
     print(json.dumps(figures, default=str, indent=1))
+    shards = figures["shards"]
+    print(estimate(shards.looked_per_s, shards.runs_per_s, workers=WORKERS, features=_FEATURES))
+    text = section(figures, options.photos)
+    print(text)
+    if options.write:
+        replace_section(_DOCUMENT, "scale", text)
 
 
 if __name__ == "__main__":

@@ -86,12 +86,16 @@ class BucketPhotos:
     def __str__(self) -> str:
         return f"s3://{self.place.bucket}/{self._prefix}"
 
-    def list(self) -> list[Listed]:
-        """Returns all objects, sorted by key; folders that some tools make as empty objects are none."""
+    def list(self, beginning: str = "") -> list[Listed]:
+        """Returns all objects, sorted by key; folders that some tools make as empty objects are none.
+
+        Args:
+            beginning: only those whose keys begin so.
+        """
         found: list[Listed] = []
         with _readable(str(self)):
             pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self._prefix):
+            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self._prefix + beginning):
                 for entry in page.get("Contents", []):
                     key = entry["Key"].removeprefix(self._prefix)
                     if key and not key.endswith("/"):

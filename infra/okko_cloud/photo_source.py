@@ -142,6 +142,26 @@ def bucket_dataset(
             )
 
 
+@contextmanager
+def bucket_file(location: str, endpoint_url: str = "") -> Iterator[Path]:
+    """Yields the object at `s3://bucket/key` as a file on this disk, which lasts as long as the block.
+
+    Raises:
+        OkkoError: there is no such object, or it cannot be read.
+    """
+    place = Place.parse(location, endpoint_url)
+    folder, _, name = place.prefix.rstrip("/").rpartition("/")
+    photos = BucketPhotos(place, prefix=f"{folder}/" if folder else "")
+    with _naming(place), tempfile.TemporaryDirectory(prefix="okko-") as here:
+        found = next((listed for listed in photos.list(name) if listed.key == name), None)
+        if found is None:
+            raise BucketError(f"{photos}{name}: there is no such object; check the name (upper and lower case matter)")
+        path = Path(here) / file_name(name)
+        photos.download(found, path)
+        with speaking_of(photos, Path(here)):
+            yield path
+
+
 def _listing(photos: BucketPhotos, reader: Any, folder: Path) -> Listing:
     """What the names at the place say: they are written down as empty files, lists as they are."""
     root = folder.resolve()

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from okko_cloud.photo_source import bucket_dataset
+from okko_cloud import photo_source
 from okko_cloud.place import Place
 from okko_models.errors import OkkoError
 from okko_train.commands.train import train
+from okko_train.commands.tune import tune
 from okko_train.dataset import load_dataset
 from okko_train.engine import Threads, Wanted
 from okko_train.shards import Pass
@@ -53,7 +54,7 @@ def put(place, files, folder):
 
 
 def opened(place, crew, **more):
-    return bucket_dataset(str(place), endpoint_url=place.endpoint_url, workers=2, crew=crew, **more)
+    return photo_source.bucket_dataset(str(place), endpoint_url=place.endpoint_url, workers=2, crew=crew, **more)
 
 
 @CREWS
@@ -137,6 +138,29 @@ def test_a_server_that_does_not_answer_is_said_in_a_sentence(place):
     gone = Place(place.bucket, "", "http://127.0.0.1:9")
     with pytest.raises(OkkoError, match=r"127\.0\.0\.1:9"), opened(gone, None):
         pass
+
+
+def test_a_table_in_a_bucket_is_read_as_one_on_the_disk(place, tmp_path):
+    put(place, {"size table.csv": b"size,kind\n1,a\n2,b\n", "size table.csv.old": b"x"}, tmp_path / "folder")
+    with photo_source.bucket_file(f"{place}/size table.csv", place.endpoint_url) as path:
+        assert path.read_bytes() == (tmp_path / "folder" / "size table.csv").read_bytes()
+    with (
+        pytest.raises(OkkoError, match=r"/my photos/size: there is no such object"),
+        photo_source.bucket_file(f"{place}/size", place.endpoint_url),
+    ):
+        pass
+
+
+def test_both_commands_take_what_is_in_a_bucket(place, tmp_path):
+    put(place, photos(1) | {"size.csv": b"size,kind\n1,a\n"}, tmp_path / "folder")
+    for command, what, said in (
+        (train, [str(place)], "too few photos: 1 of KO, 1 of OK"),
+        (tune, [f"{place}/size.csv", "--target", "weight"], "weight"),
+    ):
+        options = ["--endpoint-url", place.endpoint_url, "--out", str(tmp_path / "out")]
+        done = CliRunner().invoke(command, [*what, *options], obj=lambda: photo_source)
+        assert isinstance(done.exception, OkkoError)
+        assert said in str(done.exception)
 
 
 def test_the_command_names_what_does_not_go_together(tmp_path):

@@ -1,13 +1,14 @@
 """Where a command's photos come from, and who computes on them: options that commands share, and the dataset they name.
 
-Training knows nothing of buckets; what opens one is handed down by the `okko` command as the click context's object.
+Training knows nothing of buckets; what opens one is handed down by the `okko` command as the click context's object: a
+function without arguments that returns `Buckets`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
 
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
 BUCKET: Final = "s3://"
+
+
+class Buckets(Protocol):
+    """What opens places in S3; `okko_cloud.photo_source` is one."""
+
+    @property
+    def bucket_dataset(self) -> Callable[..., contextlib.AbstractContextManager[Dataset]]:
+        """Opens `s3://bucket/prefix` as a dataset."""
+
+    @property
+    def bucket_file(self) -> Callable[[str, str], contextlib.AbstractContextManager[Path]]:
+        """Brings the object at a location and endpoint here for a while."""
 
 
 class PhotosAt(click.Path):
@@ -80,11 +93,8 @@ def opened(
 
             crew = stack.enter_context(connect(dask))
         if isinstance(data, str):
-            open_bucket = click.get_current_context().find_root().obj
-            if open_bucket is None:
-                raise OkkoError(f'{data}: photos in S3 need the `okko` command and pip install "okko[cloud]"')
             yield stack.enter_context(
-                open_bucket(
+                _buckets(data).bucket_dataset(
                     data,
                     endpoint_url=endpoint_url or "",
                     group_by=group_by,
@@ -107,3 +117,28 @@ def opened(
                 place = str(Path(place).absolute())
             engine = Engine(FolderReader(), StoreAt(place, endpoint_url or ""), crew)
         yield load_dataset(data, group_by=group_by, workers=workers, minimum_labels=minimum_labels, engine=engine)
+
+
+@contextlib.contextmanager
+def opened_file(file: Path | str, endpoint_url: str | None) -> Iterator[Path]:
+    """Yields a file that may be an object in S3, as a file on this disk.
+
+    Raises:
+        OkkoError: it cannot be read.
+        click.UsageError: --endpoint-url for a file that is not in S3.
+    """
+    if not isinstance(file, str):
+        if endpoint_url:
+            raise click.UsageError("--endpoint-url is for a file in S3; name it as s3://BUCKET/KEY")
+        yield file
+        return
+    with _buckets(file).bucket_file(file, endpoint_url or "") as here:
+        yield here
+
+
+def _buckets(location: str) -> Buckets:
+    find = click.get_current_context().find_root().obj
+    if find is None:
+        raise OkkoError(f'{location}: places in S3 need the `okko` command and pip install "okko[cloud]"')
+    found: Buckets = find()
+    return found

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from okko_train.commands.source import PhotosAt, opened_file
+
 
 def _positive(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 < value < float("inf"):
@@ -15,7 +17,7 @@ def _positive(_: click.Context, parameter: click.Parameter, value: float | None)
 
 
 @click.command()
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table", type=PhotosAt())
 @click.option("--target", required=True, metavar="COLUMN", help="The column to predict.")
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
@@ -61,9 +63,10 @@ def _positive(_: click.Context, parameter: click.Parameter, value: float | None)
 @click.option("--storage", type=click.Path(path_type=Path), help="SQLite file of the trials; the same file continues.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed: same trials.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes side by side.")
+@click.option("--endpoint-url", metavar="URL", help="With s3://: another S3 than Amazon's.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON alone on standard output.")
 def tune(
-    table: Path,
+    table: Path | str,
     target: str,
     out: Path,
     task: str,
@@ -79,9 +82,10 @@ def tune(
     storage: Path | None,
     seed: int,
     workers: int,
+    endpoint_url: str | None,
     as_json: bool,
 ) -> None:
-    """Tune a network that predicts a column of TABLE, a CSV file, and export it as ONNX.
+    """Tune a network that predicts a column of TABLE, a CSV file here or in S3, and export it as ONNX.
 
     Numbers, categories and missing values are all welcome; what was done about them is said and becomes part of the
     model. Each trial is scored by cross-validation. The folder gets model.onnx, result.json and plots/.
@@ -89,6 +93,7 @@ def tune(
     \b
     okko tune iris.csv --target species --out iris-model
     okko tune titanic.csv --target survived --ignore alive --out titanic-model --budget 60
+    okko tune s3://bucket/iris.csv --target species --out iris-model
     okko tune parts.csv --target weight --group-by batch --out weights --storage weights.db --workers 4
     """  # noqa: D301
     started = time.monotonic()
@@ -102,7 +107,9 @@ def tune(
     from okko_train.tabular import as_problem, read_table
     from okko_train.tuned_network import Targets
 
-    problem = as_problem(read_table(table), target, task=task, group_by=group_by, ignore=ignore)
+    with opened_file(table, endpoint_url) as path:
+        rows = read_table(path)
+    problem = as_problem(rows, target, task=task, group_by=group_by, ignore=ignore)
     print_notes(problem)
     out.mkdir(parents=True, exist_ok=True)
     deadline_s = float("inf") if budget is None else started + budget
