@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from okko_models.errors import OkkoError
@@ -33,6 +34,10 @@ _MD5_DIGITS: Final = 32
 
 class BucketError(OkkoError):
     """The bucket cannot be read or written."""
+
+
+class UnreachableError(BucketError):
+    """The bucket's S3 does not answer, or fails, now; later it may."""
 
 
 class ChangedError(BucketError):
@@ -315,15 +320,18 @@ def _has_size(path: Path, size: int) -> bool:
 @contextlib.contextmanager
 def _readable(where: str) -> Iterator[None]:
     """What boto3 raises, in one sentence."""
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    import botocore.exceptions as raised  # type: ignore[import-untyped]
     from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except ClientError as error:
+    except raised.ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         missing = error.response.get("Error", {}).get("Code") == "NoSuchBucket"
         kind = ChangedError if status in {404, 412, 416} and not missing else BucketError
+        kind = UnreachableError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else kind
         raise kind(f"{where}: {error}") from error
-    except (BotoCoreError, HTTPError) as error:
+    except (raised.ConnectionError, raised.HTTPClientError, HTTPError) as error:
+        raise UnreachableError(f"{where}: {error}") from error
+    except raised.BotoCoreError as error:
         raise BucketError(f"{where}: {error}") from error

@@ -4,10 +4,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from okko_cloud.bucket import BucketError, BucketPhotos, ChangedError, Listed, PhotoCache, files_below
+from okko_cloud.bucket import (
+    BucketError,
+    BucketPhotos,
+    ChangedError,
+    Listed,
+    PhotoCache,
+    UnreachableError,
+    files_below,
+)
 from okko_cloud.lease import BusyError, holder, take
 from okko_cloud.place import Place
 from okko_cloud.snapshot import as_dataset, choose, file_name, take_snapshot
@@ -110,6 +119,26 @@ def test_a_bucket_that_is_not_there_is_named_in_one_sentence(place, tmp_path):
     other = BucketPhotos(Place("no-such-bucket-here", "", place.endpoint_url))
     with pytest.raises(BucketError, match="no-such-bucket-here"):
         other.list()
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), UnreachableError),
+        (ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject"), UnreachableError),
+        (ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject"), BucketError),
+        (NoCredentialsError(), BucketError),
+    ],
+)
+def test_what_a_later_try_may_find_well_is_told_from_what_a_person_has_to_look_at(raised, kind, monkeypatch):
+    class Client:
+        def get_paginator(self, name):
+            raise raised
+
+    monkeypatch.setattr(Place, "client", lambda *_, **__: Client())
+    with pytest.raises(BucketError) as found:
+        BucketPhotos(Place("okko")).list()
+    assert type(found.value) is kind
 
 
 def test_the_lock_keeps_its_promises_on_a_real_store(place):

@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from okko_cloud.debounce import Debounce
-from okko_cloud.local.jobs import BUSY, Ended, JobProcess
+from okko_cloud.lease import BusyError
+from okko_cloud.local.jobs import BUSY, Ended, JobProcess, serve
 from okko_cloud.local.queue import LocalQueue
 from okko_cloud.local.receiver import Receiver
 from okko_cloud.local.worker import Worker
 from okko_models.errors import OkkoError
+from okko_models.registry.errors import ConflictError, OfflineError
 
 
 class Fake:
@@ -291,3 +293,24 @@ def test_a_bucket_that_cannot_be_read_is_told_and_loses_nothing(loop):
     loop.worker._listing = lambda: "a"
     loop.worker.step(13.0)
     assert len(loop.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BusyError("another worker is at it"), BUSY),
+        (OfflineError("S3 does not answer"), BUSY),
+        (ConflictError("others change it all the time"), BUSY),
+        (OkkoError("too few photos"), 1),
+    ],
+)
+def test_a_job_says_by_its_exit_code_whether_trying_again_may_help(error, code, monkeypatch, capfd):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def make():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        serve(make, watch_parent=False)
+    assert ended.value.code == code
+    assert json.loads(capfd.readouterr().out) == {"error": str(error)}

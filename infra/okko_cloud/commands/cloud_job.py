@@ -33,14 +33,13 @@ def job(
 ) -> None:
     """Train on the photos in S3 now, unless that was done, and publish what comes out.
 
-    Exit code 75: another worker is at it; try again later.
+    Exit code 75: another worker is at it, or S3 cannot be reached; try again later.
 
     \b
     okko cloud job s3://my-marbles --keys okko-keys
     okko cloud job s3://marbles --endpoint-url http://127.0.0.1:9000 --keys okko-keys
     """  # noqa: D301
-    from okko_cloud.lease import BusyError
-    from okko_cloud.local.jobs import BUSY, serve
+    from okko_cloud.local.jobs import BUSY, LATER, serve
     from okko_cloud.making import make_job
     from okko_cloud.place import Place
     from okko_train.backbone import cache_folder
@@ -53,8 +52,8 @@ def job(
         serve(make, watch_parent=watch_parent)
     try:
         outcome = make().run()
-    except BusyError as error:
-        click.echo(f"Busy: {error}", err=True)
+    except LATER as error:
+        click.echo(f"Try again later: {error}", err=True)
         raise SystemExit(BUSY) from error
     done = outcome.done
     photos = ", ".join(f"{count} {label}" for label, count in sorted(done.photos.items()))

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 
+from okko_cloud.bucket import ChangedError, UnreachableError
 from okko_cloud.lease import BusyError, LeaseLostError
 from okko_models.errors import OkkoError
+from okko_models.registry.errors import ConflictError, OfflineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from okko_cloud.job import Job
 
 BUSY: Final = 75
-"""Exit code when another worker is at it: try again later (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code when another worker is at it, or S3 is out of reach: try again later (EX_TEMPFAIL of sysexits.h)."""
+LATER: Final = (BusyError, LeaseLostError, ChangedError, ConflictError, OfflineError, UnreachableError)
+"""What may be over when it is tried again."""
 _END_S: Final = 10.0
 
 
@@ -148,7 +152,7 @@ def serve(make: Callable[[], Job], *, watch_parent: bool) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         outcome = make().run()
-    except (BusyError, LeaseLostError) as error:
+    except LATER as error:
         _print({"error": str(error)})
         sys.exit(BUSY)
     except OkkoError as error:
