@@ -17,6 +17,7 @@ from okko_train.dask_crew import ClusterError, connect
 from okko_train.dataset import load_dataset
 from okko_train.engine import Engine, FolderReader, Wanted
 from okko_train.feature_graph import Pool, Recipe, Rectangle, View
+from okko_train.pilot import choose_pilot
 from okko_train.shards import Pass, StoreAt
 from tests.conftest import redness_model
 
@@ -80,6 +81,7 @@ def shapes():
 def test_a_cluster_gives_the_digest_the_metrics_and_the_weights_of_one_machine(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(candidates, "looks_at", tiny_looks)
     monkeypatch.setattr(novelty_learning, "WRONG_PICTURES", 40)
+    monkeypatch.setattr(training, "choose_pilot", lambda task: choose_pilot(task, 20))
     monkeypatch.setattr(training, "render", lambda result: "")
     options = training.Options("discs", Costs(), roi=Rectangle(0, 0, 1, 1), trials=4, seed=3)
 

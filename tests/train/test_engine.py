@@ -10,7 +10,7 @@ from PIL import Image
 from okko_models.errors import OkkoError
 from okko_models.registry.store import FolderStore
 from okko_train import dataset as dataset_module
-from okko_train import duplicates, engine
+from okko_train import duplicates, engine, shards
 from okko_train.augment import Augmentation
 from okko_train.candidates import Task, _fit_head
 from okko_train.dataset import load_dataset
@@ -107,6 +107,17 @@ def test_a_damaged_shard_is_computed_again(folder, work, harm):
     assert len(CountingReader.read_so_far) == len(decode_part(data)["identity"])
 
 
+def test_a_model_that_is_not_what_its_name_says_is_not_run(folder, work):
+    photos = load_dataset(folder).photos
+    vectors(work, photos[:4], None)
+    store = work.store.open()
+    (name,) = store.list("models/")
+    (store.folder / name).write_bytes(b"something else")
+    shards._made_session.cache_clear()
+    with pytest.raises(OkkoError, match="is not what its name says"):
+        vectors(work, photos, None)
+
+
 def test_a_part_says_whether_it_is_whole():
     arrays = {"identity": np.zeros((2, 32), np.uint8), "rows": np.arange(6, dtype=np.float32).reshape(2, 3)}
     data = encode_part(arrays)
@@ -181,14 +192,14 @@ def test_tasks_are_given_out_a_few_at_a_time():
 def test_neighbours_in_trees_are_all_the_twins_that_comparing_everything_finds(monkeypatch):
     random = np.random.default_rng(1)
     scene = random.uniform(60, 180, (8, 8, 3))
-    blocks = scene + random.normal(0, 14, (3000, 8, 8, 3))
-    blocks[2900:] = blocks[:100]
-    pixels = np.kron(blocks, np.ones((1, 4, 4, 1))) + random.normal(0, 3, (3000, 32, 32, 3))
+    blocks = scene + random.normal(0, 14, (1200, 8, 8, 3))
+    blocks[1100:] = blocks[:100]
+    pixels = np.kron(blocks, np.ones((1, 4, 4, 1))) + random.normal(0, 3, (1200, 32, 32, 3))
     thumbnails = np.clip(pixels, 0, 255).astype(np.uint8)
-    arguments = thumbnails, np.arange(3000) % 2, np.ones(3000)
+    arguments = thumbnails, np.arange(1200) % 2, np.ones(1200)
     exact = find_near_duplicates(*arguments)
     monkeypatch.setattr(duplicates, "EXACT_UP_TO", 100)
-    monkeypatch.setattr(duplicates, "_LEAF", 300)
+    monkeypatch.setattr(duplicates, "_LEAF", 150)
     in_trees = find_near_duplicates(*arguments)
     assert len(exact.pairs) >= 95
     assert {tuple(pair) for pair in in_trees.pairs.tolist()} == {tuple(pair) for pair in exact.pairs.tolist()}

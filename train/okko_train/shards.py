@@ -345,6 +345,10 @@ def _made_session(store: StoreAt, model: str) -> onnxruntime.InferenceSession:
             f"{store.location} has no {model}, which was put there a moment ago; do all workers see the same place? "
             "Name one that they do with --shards"
         )
+    if hashlib.sha256(found.data).hexdigest() not in model:
+        raise OkkoError(
+            f"{store.location}/{model} is not what its name says; remove it, and it will be put there again"
+        )
     return make_session(found.data, threads=1)
 
 
