@@ -49,6 +49,9 @@ AFTER_S = 3.0
 RESAMPLES = 1000
 QUIET, AFTER = "nothing", "after"
 PHASES = (QUIET, "download", "self-test", "shadow", "switch", AFTER)
+# What the goal names, taken together: each alone has so few marbles that its p99 is one of the slowest two or three.
+BUSY = ("download", "self-test", "switch")
+TOGETHER = "download, self-test or switch"
 CONFIG = """
 bundle = "{bundle}"
 [camera]
@@ -184,7 +187,8 @@ class Run:
                 marble = Marble(row.monotonic_s, row.path_ms, row.inference_ms, since_ms)
                 began_s = marble.at_s - marble.path_ms / 1000
                 during = [name for name in PHASES if any(a <= marble.at_s and began_s <= b for a, b in spans[name])]
-                for name in during or [QUIET]:
+                together = [TOGETHER] if set(during) & set(BUSY) else []
+                for name in [*during, *together] or [QUIET]:
                     found[name].append(marble)
         return found
 
@@ -217,7 +221,7 @@ def table(run: Run, bundle: Bundle) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     growths = {}
-    for name in PHASES:
+    for name in (*PHASES, TOGETHER):
         if not (marbles := found[name]):
             continue
         own = np.percentile([marble.path_ms - marble.inference_ms for marble in marbles], (50, 99))
@@ -229,6 +233,7 @@ def table(run: Run, bundle: Bundle) -> str:
             f"| {name} | {len(marbles):,} | {own[0]:.2f} | {own[1]:.2f} | {whole[0]:.2f} | {whole[1]:.2f} | "
             f"{growths[name]:+.0%} | {interval(marbles, quiet)} | {slower:.1%} | {frame:.2f} |"
         )
+    together = growths[TOGETHER]
     worst = max((name for name in growths if name != QUIET), key=lambda name: growths[name])
     events = {name: count for name, count in run.report["events"].items() if count}
     journal, manifest = run.report["journal"], bundle.manifest
@@ -246,9 +251,9 @@ def table(run: Run, bundle: Bundle) -> str:
             "",
             *lines,
             "",
-            f"Goal: the p99 of the path grows by less than {GOAL:.0%} during download, self-test, shadow run and "
-            f"switch; the most was {growths[worst]:+.0%} ({worst}): {'met' if growths[worst] < GOAL else 'missed'}. "
-            f"p99 of all but the model without an update: {beside:.2f} ms.",
+            f"Goal: the p99 of the path grows by less than {GOAL:.0%} during download, self-test and switch: "
+            f"{together:+.0%}, {'met' if together < GOAL else 'missed'}; the most of any step was "
+            f"{growths[worst]:+.0%} ({worst}). p99 of all but the model without an update: {beside:.2f} ms.",
             "",
             f"{len(life.came) - life.undecided:,} marbles, {len(life.verdicts):,} verdicts, exactly one each and in "
             f"order: {'yes' if life.exactly_one_each else 'NO'}; {run.report['errors']} errors; journal "
