@@ -119,7 +119,9 @@ class Dataset:
             nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(n, np.bool_)
             return NearDuplicates(np.arange(n), *nothing)
         aspects = [photo.width / photo.height for photo in self.photos]
-        return find_near_duplicates(self.thumbnails, self.targets, aspects)
+        found = find_near_duplicates(self.thumbnails, self.targets, aspects)
+        release(self.thumbnails)
+        return found
 
     def split_groups(self) -> NDArray[np.int64]:
         """(n_photos,) group numbers for a split: the user's groups, joined with the near-duplicates."""
