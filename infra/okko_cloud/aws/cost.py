@@ -1,8 +1,8 @@
 """What the loop on AWS costs: an estimate of a job and of a month, and the most that a job can cost; a pure core.
 
 Prices are data (`prices.toml`), list prices of one region with a date and a source each. How long training takes comes
-from a run of `benchmarks/cloud.py`: 950 photos of which nothing was known took 120 processor seconds, of which some 30
-were spent on what does not depend on the number of photos, mostly by one processor.
+from one that was measured: 950 photos of which nothing was known took 81 s on two processors, of which some 30 were
+spent on what does not depend on the number of photos, mostly by one processor.
 """
 
 from __future__ import annotations
