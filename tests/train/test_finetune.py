@@ -99,10 +99,9 @@ def test_altered_views_repeat_with_their_seed_and_an_upright_object_stays_uprigh
     assert not (turned[:, :, :16].mean((1, 2, 3)) > turned[:, :, -16:].mean((1, 2, 3))).all()
 
 
-def test_a_view_is_a_third_larger_than_the_photo_has_pixels_for(image: np.ndarray, tmp_path: Path) -> None:
+def test_a_view_is_as_large_as_the_photo_has_pixels_for(image: np.ndarray, tmp_path: Path) -> None:
     small = _Photo(tmp_path / "small.png", image)
     large = _Photo(tmp_path / "large.png", np.zeros((1000, 1000, 3), np.uint8))
     recipe = Recipe(View(crop=0.8, size=224))
-    shown = 0.8 * min(image.shape[:2])
-    assert 0 <= sized_for(recipe, [small]).view.size - shown * 4 / 3 < 32
+    assert sized_for(recipe, [small]).view.size == 160
     assert sized_for(recipe, [large]).view.size == 224

@@ -36,10 +36,7 @@ TRUST: Final = 0.75
 FOLDS: Final = 5
 """So many networks are trained for cross-validation: each takes minutes."""
 SMALLEST_SIDE, LARGEST_SIDE = 128, 224
-"""Pixels of a view's side: more make a step take seconds."""
-_ENLARGED: Final = 4 / 3
-"""So much larger than the photo shows it is the view: small patterns pass the first strides (measured: log loss .16
-instead of .24 on a fold of marbles 55 pixels wide)."""
+"""Pixels of a view's side: not more than the photo has to show, and never so many that a step takes a second."""
 
 SMALL: Final = Architecture.of_stages(16, [(1, 3, 1, 16, 1), (4, 3, 2, 24, 2), (4, 3, 2, 40, 2), (4, 3, 2, 80, 2)], 160)
 """For training from scratch: a hundred thousand weights instead of three million."""
@@ -102,12 +99,12 @@ def check_torch() -> None:
 
 
 def sized_for(recipe: Recipe, photos: Sequence[Photo]) -> Recipe:
-    """Returns the recipe with a view somewhat larger than the photos have pixels for, within limits."""
+    """Returns the recipe with a view as large as the photos have pixels for, within limits."""
     sides = []
     for photo in photos:
         left, top, right, bottom = recipe.view.box(photo.width, photo.height)
         sides.append(max(right - left, bottom - top))
-    wanted = 32 * math.ceil(_ENLARGED * float(np.median(sides)) / 32)
+    wanted = 32 * math.ceil(float(np.median(sides)) / 32)
     return replace(recipe, view=replace(recipe.view, size=min(max(wanted, SMALLEST_SIDE), LARGEST_SIDE)))
 
 
