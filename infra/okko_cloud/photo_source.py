@@ -14,16 +14,16 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from okko_cloud.bucket import BucketError, BucketPhotos, ChangedError, Listed, PhotoCache
 from okko_cloud.labelling.layout import OWN
 from okko_cloud.place import Place
-from okko_cloud.snapshot import as_dataset, file_name, speaking_of, take_snapshot
+from okko_cloud.snapshot import as_dataset, file_name, is_list, speaking_of, take_snapshot
 from okko_train.backbone import cache_folder
 from okko_train.dataset import load_dataset
 from okko_train.engine import Engine
-from okko_train.listing import list_photos
+from okko_train.listing import list_files, list_photos
 from okko_train.shards import StoreAt
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 SHARDS: Final = f"{OWN}/shards"
 _TRIES: Final = 3
-_LISTS: Final = (".csv", ".lst")
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,10 @@ def bucket_dataset(
                 cache.close()
             return
         store = StoreAt(shards or f"s3://{place.bucket}/{place.prefix}{SHARDS}", endpoint_url)
-        engine = Engine(BucketReader(place), store, crew)
+        reader = BucketReader(place)
+        engine = Engine(reader, store, crew)
         with tempfile.TemporaryDirectory(prefix="okko-names-") as name, speaking_of(photos, Path(name)):
-            listing = _listing(photos, engine.reader, Path(name))
+            listing = _listing(photos, reader, Path(name))
             yield load_dataset(
                 listing, group_by=group_by, workers=workers, minimum_labels=minimum_labels, engine=engine
             )
@@ -162,22 +162,24 @@ def bucket_file(location: str, endpoint_url: str = "") -> Iterator[Path]:
             yield path
 
 
-def _listing(photos: BucketPhotos, reader: Any, folder: Path) -> Listing:
-    """What the names at the place say: they are written down as empty files, lists as they are."""
+def _listing(photos: BucketPhotos, reader: BucketReader, folder: Path) -> Listing:
+    """What the names at the place say; where a list says it, names are written down as empty files beside the list."""
     root = folder.resolve()
     for _ in range(_TRIES):
-        snapshot = take_snapshot(photos)
-        at = {}
+        paths = {root / file_name(listed.key): listed for listed in take_snapshot(photos).listed}
+        lists = {path for path, listed in paths.items() if is_list(listed.key)}
+        if not lists:
+            return list_files(root, ((BucketPath.of(path, reader, listed), "") for path, listed in paths.items()))
         try:
-            for listed in snapshot.listed:
-                path = root / file_name(listed.key)
+            for path, listed in paths.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(photos.read(listed) if path.suffix in _LISTS else b"")
-                at[path] = listed
+                path.write_bytes(photos.read(listed) if path in lists else b"")
         except ChangedError:
             continue
         found = list_photos(root)
-        there = tuple(replace(photo, path=BucketPath.of(photo.path, reader, at[photo.path])) for photo in found.photos)
+        there = tuple(
+            replace(photo, path=BucketPath.of(photo.path, reader, paths[photo.path])) for photo in found.photos
+        )
         return replace(found, photos=there)
     raise BucketError(f"{photos}: its lists change faster than they can be read; try again later")
 

@@ -62,7 +62,7 @@ def choose(listed: Sequence[Listed]) -> tuple[Listed, ...]:
     that lie in `unlabelled`, have none yet.
     """
     visible = [each for each in listed if not any(part.startswith(".") for part in each.key.split("/"))]
-    lists = [each for each in visible if _is_list(each.key)]
+    lists = [each for each in visible if is_list(each.key)]
     if lists:
         return tuple(each for each in visible if is_photo_name(Path(each.key)) or each in lists)
     layout = Layout([each.key for each in visible])
@@ -150,7 +150,7 @@ def _escaped(part: str) -> str:
     return escaped
 
 
-def _is_list(key: str) -> bool:
+def is_list(key: str) -> bool:
     """Whether a name is a list where `okko_train.listing` looks for one."""
     folder, _, name = key.rpartition("/")
     if not folder:

@@ -60,7 +60,13 @@ def opened(place, crew, **more):
 @CREWS
 def test_odd_names_give_the_dataset_that_a_folder_gives(place, tmp_path, crew):
     files = photos(2) | {key: colour_photo(number, key[:2]) for number, key in enumerate(ODD, 50)}
-    twice = {"OK/again.png": files["OK/50%.png"], "OK/broken.jpg": b"\xff\xd8\xff", "notes.txt": b"x", "OK/": b""}
+    twice = {
+        "OK/again.png": files["OK/50%.png"],
+        "OK/broken.jpg": b"\xff\xd8\xff",
+        "notes.txt": b"x",
+        "OK/": b"",
+        "__MACOSX/a.png": b"x",
+    }
     put(place, files | twice, tmp_path / "folder")
     here = load_dataset(tmp_path / "folder")
     with opened(place, crew) as dataset:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
+_Number = TypeVar("_Number", bound=np.generic)
 
 MANY: Final = 6_000
 """A set of more photos is worked on in shards, on one machine too."""
@@ -280,6 +281,13 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
             f"{folder} has no room for {shape} numbers ({error.strerror or error}); name another folder with the "
             "environment variable OKKO_CACHE"
         ) from error
+
+
+def some_rows(array: NDArray[_Number], rows: NDArray[np.int64]) -> NDArray[_Number]:
+    """Returns a copy of some rows of an array that may lie on the disk, and keeps nothing else of it in memory."""
+    found = np.array(array[rows])
+    release(array)
+    return found
 
 
 def release(array: NDArray[Any]) -> None:

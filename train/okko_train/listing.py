@@ -20,7 +20,7 @@ from okko_models.layout import UNLABELLED
 from okko_models.photo import PHOTO_SUFFIXES, is_photo_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 CSV_NAME: Final = "photos.csv"
 _NEEDED_COLUMNS: Final = ("file", "label")
@@ -107,11 +107,26 @@ def _list_directory(root: Path) -> Listing:
 
 
 def _list_folders(root: Path) -> Listing:
+    return list_files(root, _walk(root))
+
+
+def list_files(root: Path, files: Iterable[tuple[Path, str]]) -> Listing:
+    """Says which photos files are, and what label the folder that each is in gives it.
+
+    Args:
+        root: the dataset's folder; it need not be there.
+        files: paths below it in order of name, each with what is wrong with it ("" when nothing is).
+
+    Raises:
+        DatasetError: none of them is a photo with a label.
+    """
     photos: list[ListedPhoto] = []
     skipped: list[SkippedPhoto] = []
-    for path, problem in _walk(root):
+    for path, problem in files:
         parts = [readable(part) for part in path.relative_to(root).parts]
         name = "/".join(parts)
+        if any(part.lower() in _LITTER for part in parts):
+            continue
         if problem:
             skipped.append(SkippedPhoto(name, problem, "unreadable"))
         elif not is_photo_name(path):
@@ -125,7 +140,8 @@ def _list_folders(root: Path) -> Listing:
         else:
             photos.append(ListedPhoto(path, name, _label(parts[0])))
     if not photos:
-        folders = sorted(readable(entry.name) for entry in root.iterdir() if entry.is_dir())
+        entries = root.iterdir() if root.is_dir() else ()
+        folders = sorted(readable(entry.name) for entry in entries if entry.is_dir())
         found = f"sub-folders {', '.join(folders[:_SHOWN])}, but no photo in them" if folders else "no sub-folder"
         raise DatasetError(f"{root}: no photos with a label; found {found}{_first_of(skipped)}. {_LAYOUT}")
     return Listing(root, "sub-folders", tuple(photos), tuple(skipped))

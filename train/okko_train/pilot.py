@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from okko_train.embedding import embed_copies
-from okko_train.engine import MANY, release
+from okko_train.engine import MANY, some_rows
 from okko_train.head import MAX_PHOTOS_FOR_AXES, Head, Projection, train_network
 from okko_train.novelty_learning import MOST_PHOTOS as MOST_PHOTOS_FOR_NOVELTY
 from okko_train.preparation import Split
@@ -147,9 +147,7 @@ class _Lessons:
         source, rows = (
             (self.features.photos, self.rows[chosen]) if version == 0 else (self.features.copies[version - 1], chosen)
         )
-        block = np.array(source[rows])
-        release(source)
-        return block
+        return some_rows(source, rows)
 
 
 def _spread(n: int, most: int) -> NDArray[np.int64]:

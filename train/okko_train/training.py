@@ -26,6 +26,7 @@ from okko_models.photo import read_photo, shrink
 from okko_train.candidates import Candidate, Task, choose_candidate, on_pretrained, on_trained_backbone
 from okko_train.conformal import check_promise
 from okko_train.embedding import outputs_of
+from okko_train.engine import some_rows
 from okko_train.explain.training import keep_examples, with_reasons
 from okko_train.export import assemble, check_parity, write_checked
 from okko_train.feature_graph import IMAGE, MINIMUM_ONNXRUNTIME, OPSET, Rectangle
@@ -145,7 +146,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     probability, novelties = outputs_of(dataset, split.test, model, outputs, options.workers, "Testing")
     novelty = novelties.astype(np.float64)
     compared = np.arange(len(split.test))[:: -(-len(split.test) // MOST_COMPARED)]
-    check_parity(head.probability(variant.features.photos[split.test[compared]]), probability[compared])
+    check_parity(head.probability(some_rows(variant.features.photos, split.test[compared])), probability[compared])
     test = evaluate(probability, truth[split.test], dataset.labels, variant.rule, novelty)
 
     golden = golden_frames([test_photos[row] for row in choose_golden(probability, truth[split.test])])
@@ -185,7 +186,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
     )
     view = chosen.recipe.view
     shown = split.learn[:: -(-len(split.learn) // MOST_COMPARED)]
-    embeddings = head.projection(variant.features.photos[shown])
+    embeddings = head.projection(some_rows(variant.features.photos, shown))
     examples = keep_examples([dataset.photos[row] for row in shown], dataset.labels, embeddings, view)
     examples = replace(examples, learnt_from=len(split.learn))
     mistakes = with_reasons(

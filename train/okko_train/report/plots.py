@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _STEPS = 10
 _MOST_ERROR = 0.2
+_COSTS_AT_A_TIME = 4_000_000
 
 
 def precision_recall(test: Evaluation, rule: DecisionRule) -> Picture | None:
@@ -130,6 +131,9 @@ def costs_at(
 ) -> NDArray[np.float64]:
     """Returns the mean cost (m,) of a photo for m pairs of thresholds, at the rule's costs."""
     of_ok, good, costs = evaluation.probability_of_ok, evaluation.truly_ok, rule.costs
+    if len(ok) > 1 and len(ok) * len(of_ok) > _COSTS_AT_A_TIME:
+        pairs = zip(np.array_split(ko, len(ko)), np.array_split(ok, len(ok)), strict=True)
+        return np.concatenate([costs_at(evaluation, rule, *pair) for pair in pairs])
     says_ok = of_ok >= ok[:, None]
     says_ko = ~says_ok & (of_ok < ko[:, None])
     unsure = ~says_ok & ~says_ko
