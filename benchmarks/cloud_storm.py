@@ -100,8 +100,9 @@ def blow(storm: Storm, folder: Path) -> Calm:
     loop = None
     try:
         server.start(PLACE, "http://127.0.0.1:9/", TOKEN)  # its own events go nowhere; the storm makes them
+        own = environment(server.config, server.credentials) | {"OMP_NUM_THREADS": "1"}
         os.environ.clear()
-        os.environ.update(environment(server.config, server.credentials) | {"OMP_NUM_THREADS": "1"})
+        os.environ.update(own)
         make_registry(PLACE.registry(), folder / "keys")
         loop = Loop(folder)
         return _blow(storm, folder, loop)

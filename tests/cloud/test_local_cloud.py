@@ -50,6 +50,7 @@ def okko(tmp_path_factory):
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stderr if fails else done.stdout
 
+    run.cache = cache
     return run
 
 
@@ -83,6 +84,10 @@ def loop(okko, tmp_path_factory):
     finally:
         with contextlib.suppress(AssertionError):
             okko("down", folder)
+
+
+def test_a_job_has_the_environment_of_whoever_started_the_cloud(loop, okko):
+    assert (okko.cache / "features.sqlite").is_file(), "what is remembered of photos is where OKKO_CACHE says"
 
 
 def test_photos_that_land_become_a_signed_model_that_a_device_fetches(loop, tmp_path, monkeypatch):

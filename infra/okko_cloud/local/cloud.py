@@ -181,8 +181,9 @@ def _run(
     try:
         if external is None:
             server.start(place, receiver.url, token)
+            own = folder.environment()
             os.environ.clear()
-            os.environ.update(folder.environment())
+            os.environ.update(own)
         settings = _prepare(folder, place, change)
         photos = BucketPhotos(place)
         running = Running(os.getpid(), str(place), server.endpoint, place.endpoint_url, time.time())

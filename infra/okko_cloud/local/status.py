@@ -113,8 +113,9 @@ def _models(folder: Folder, running: Running) -> dict[str, Model]:
     from okko_cloud.making import publisher
 
     if running.endpoint:
+        environment = folder.environment()
         os.environ.clear()
-        os.environ.update(folder.environment())
+        os.environ.update(environment)
     place = Place.parse(running.place, running.external)
     catalog = publisher(place.registry(), folder.keys).look().catalog
     served = {channel: catalog.places.get(channel_place(channel)) for channel in ("stable", "candidate")}
