@@ -196,14 +196,16 @@ def events(watcher: Any) -> list[tuple[float, dict[str, Any]]]:
     return [(at, event) for at, event in watcher.get_events("okko") if "parts" in event]
 
 
-def kill_one(watcher: Any, cluster: Any, enough: int) -> tuple[int, float]:
-    """Waits until `enough` rows were computed, and kills the first worker; returns its pid and when."""
+def kill_one(watcher: Any, cluster: Any, enough: int, training: subprocess.Popen[bytes]) -> float:
+    """Waits until `enough` rows were computed, and kills the first worker; returns when."""
     while sum(event["computed"] for _, event in events(watcher)) < enough:
+        if training.poll() is not None:
+            raise SystemExit("okko train ended before a worker could be killed; lower --kill-at")
         time.sleep(1)
     pid = next(iter(cluster.workers.values())).process.pid
     os.kill(pid, signal.SIGKILL)
     print(f"killed worker {pid}", flush=True)
-    return pid, time.time()
+    return time.time()
 
 
 def count_shards(told: list[tuple[float, dict[str, Any]]], killed_at: float) -> Shards:
@@ -309,7 +311,8 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
                     memory.watch("client", process.pid)
                     try:
                         earlier = sum(event["computed"] for _, event in events(watcher))
-                        _, killed_at = kill_one(watcher, cluster, earlier + round(options.kill_at * options.photos))
+                        enough = earlier + round(options.kill_at * options.photos)
+                        killed_at = kill_one(watcher, cluster, enough, process)
                         output, _ = process.communicate()
                     finally:
                         process.kill()
