@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -24,7 +25,7 @@ class _Entry:
 
 
 _COMMANDS = {
-    "train": _Entry("okko_train.commands.train:train", "train", "Make a model from a folder of photos."),
+    "train": _Entry("okko_train.commands.train:train", "train", "Make a model from a folder of photos, or a bucket."),
     "evaluate": _Entry("okko_train.commands.evaluate:evaluate", "train", "Measure a model on labelled photos."),
     "data": _Entry("okko_train.commands.data:data", "train", "Look for what is wrong with a folder of photos."),
     "explain": _Entry("okko_train.commands.explain:explain", "train", "Draw what spoke for a verdict."),
@@ -66,6 +67,11 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, entry.summary) for name, entry in _COMMANDS.items()])
 
 
+def _buckets() -> Any:
+    """Returns what opens places in S3; training itself knows nothing of buckets."""
+    return importlib.import_module("okko_cloud.photo_source")
+
+
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
         from importlib.metadata import version
@@ -76,7 +82,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 @click.group(
     cls=_LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": _buckets},
     epilog="Exit codes: 0 fine, 1 the job failed, 2 bad usage. Help on one command: okko COMMAND --help",
 )
 @click.option(
