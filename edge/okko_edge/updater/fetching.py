@@ -186,7 +186,7 @@ def _step_back(memory_mb: float) -> None:
     import resource
 
     with contextlib.suppress(OSError):
-        os.nice(19)
+        os.setpriority(os.PRIO_PROCESS, 0, 19)  # whatever the agent has: the service runs at -10
     if hasattr(os, "SCHED_IDLE"):
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
