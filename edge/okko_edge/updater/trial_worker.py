@@ -64,7 +64,6 @@ _WARM_UP_RUNS, _FEWEST_RUNS, _MOST_RUNS, _MEASURE_S = 3, 10, 50, 1.0
 # down whoever shares the memory with it; rested, it meets few marbles (measured in docs/reliability.md).
 _REST = 4.0
 _LONGEST_REST_S = 0.5
-_BEFORE_GOLDEN_S = 0.1
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +165,7 @@ class Worker:
         _limit_memory(self._allowed)
         classifier = Classifier(bundle)
         self._begin("golden")
-        difference = classifier.self_test(lambda: time.sleep(_BEFORE_GOLDEN_S))
+        difference = classifier.self_test()
         self._begin("measure")
         times_ms = _times_ms(classifier, image)
         tested = Tested(
