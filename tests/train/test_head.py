@@ -15,7 +15,7 @@ from okko_train.export import ParityError, assemble, check_parity
 from okko_train.head import Head, Projection, hyperparameter_space, train_network
 from okko_train.network import Network
 from okko_train.result import Trial
-from okko_train.tuning import CrossValidation, Look, choose_trial, tune
+from okko_train.tuning import CrossValidation, Look, choose_look, choose_trial, tune
 
 RNG = np.random.default_rng(0)
 PARAMETERS = {
@@ -138,12 +138,39 @@ def test_the_swarm_finds_the_look_that_tells_the_labels_apart():
     assert not result.stopped_by_budget
 
 
-def test_of_equally_good_trials_the_one_that_is_held_back_most_is_shipped():
-    def trial(number, cost, boldness):
-        return Trial(number, 0, {}, cost, 0.9, 0.1, standard_error=0.02, boldness=boldness)
+def trial(number, losses):
+    return Trial(number, 0, {}, float(np.mean(losses)), 0.9, 0.1)
 
-    trials = [trial(0, 0.20, 3.0), trial(1, 0.21, 1.0), trial(2, 0.23, 0.1), trial(3, math.inf, 0.0)]
-    assert choose_trial(trials).number == 1
+
+@pytest.mark.parametrize(("gain", "chosen"), [(0.05, 2), (0.001, 0)])
+def test_the_first_trial_is_shipped_unless_another_is_clearly_better(gain, chosen):
+    first = RNG.exponential(0.3, 200)
+    losses = [first, first + 1, first - gain + RNG.normal(0, 0.1, 200), np.full(200, math.inf)]
+    trials = [trial(number, each) for number, each in enumerate(losses)]
+    assert choose_trial(trials, losses, np.arange(200)).number == chosen
+
+
+def test_what_is_better_on_one_group_alone_is_not_clearly_better():
+    first = RNG.exponential(0.3, 200)
+    groups = np.arange(200) // 20
+    losses = [first, first - 0.5 * (groups == 3) + 0.001 * RNG.normal(size=200)]
+    trials = [trial(number, each) for number, each in enumerate(losses)]
+    assert choose_trial(trials, losses, groups).number == 0
+    assert choose_trial(trials, losses, np.arange(200)).number == 1
+
+
+def test_a_first_trial_that_failed_is_not_shipped():
+    losses = [np.full(50, math.inf), np.full(50, 0.4)]
+    trials = [trial(number, each) for number, each in enumerate(losses)]
+    assert choose_trial(trials, losses, np.arange(50)).number == 1
+
+
+def test_another_look_than_the_first_is_taken_where_it_is_clearly_better():
+    features, _ = photos()
+    noise = RNG.normal(0, 1, (120, 40)).astype(np.float32)
+    assert choose_look(cross_validation(noise=noise, a=features)) == "a"
+    assert choose_look(cross_validation(a=features, noise=noise)) == "a"
+    assert choose_look(cross_validation(one=noise, other=noise[:, ::-1].copy())) == "one"
 
 
 def test_the_number_of_workers_changes_nothing():

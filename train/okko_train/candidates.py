@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from okko_train.embedding import embed_copies, embed_looks, find_region
+from okko_train.embedding import embed_copies, embed_looks, find_region, name_of
 from okko_train.feature_graph import FEATURES, feature_model
 from okko_train.features import compute
 from okko_train.finetune import FOLDS, TunedNetwork, from_scratch, sized_for, tune_backbone
@@ -27,7 +27,7 @@ from okko_train.network import Network
 from okko_train.progress import console, progress
 from okko_train.quantize import activation_ranges, quantize, quantize_with
 from okko_train.region import Place
-from okko_train.tuning import CrossValidation, Look, TuningResult, tune
+from okko_train.tuning import CrossValidation, Look, TuningResult, choose_look, tune
 from okko_train.variants import Measured, choose, is_worse, measure
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def on_pretrained(
     earlier: Lineage | None = None,
     n_photos: int | None = None,
 ) -> Candidate:
-    """Puts a head on the pretrained backbone; the swarm chooses its hyperparameters and the look at the photo.
+    """Puts a head on the pretrained backbone: the look at the photo is chosen, then the swarm tunes the head.
 
     Args:
         task: what is to be learnt.
@@ -190,16 +190,22 @@ def _on_pretrained(
             n_labels=len(dataset.labels),
             seed=task.seed,
             workers=workers,
+            groups=dataset.split_groups()[split.learn],
         )
 
     where = task.roi or _place(task, earlier)
     looks = looks_at(where)
-    embedded = embed_looks(dataset, split.learn, looks, workers)
-    embedding_s = time.monotonic() - started
-    data = cross_validate(embedded)
-    first = None
-    if earlier is not None and earlier.parameters.get("look") in looks:
+    look, first = str(earlier.parameters.get("look")) if earlier else "", None
+    if earlier is not None and look in looks:
         first, trials = cast("Hyperparameters", earlier.parameters), earlier.trials(trials)
+    else:
+        look = choose_look(cross_validate(embed_looks(dataset, split.learn, looks, workers)))
+    recipe = looks[look]
+    float_model = feature_model(recipe)
+    title = f"Looking at the {name_of(recipe.view)}"
+    float_features = embed_copies(dataset, split.learn, float_model, recipe.digest, title, workers)
+    embedding_s = time.monotonic() - started
+    data = cross_validate({look: float_features})
     with progress("Searching with the swarm", trials) as tried:
         deadline_s = _deadline_s(started, embedding_s, budget_s)
         tuned = tune(
@@ -215,25 +221,22 @@ def _on_pretrained(
         console.print(f"The budget ended the search after {len(tuned.trials)} of {trials} trials.")
     parameters = cast("Hyperparameters", tuned.chosen.parameters)
 
-    recipe = looks[parameters["look"]]
-    float_model = feature_model(recipe)
     known = earlier.ranges if earlier else {}
     ranges = known.get(ranges_key(recipe)) or activation_ranges(float_model, learn_photos)
     int8_model = quantize_with(float_model, ranges)
     int8_features = embed_copies(
         dataset, split.learn, int8_model, _digest(int8_model), "Looking again in int8", workers
     )
-    int8_data = cross_validate({parameters["look"]: int8_features})
+    int8_data = cross_validate({look: int8_features})
     with threadpool_limits(1):
         curves = data.learning_curves(parameters)
-        float_features = embedded[parameters["look"]]
         float32, int8 = (
             task.measured("float32", float_model, float_features, data.out_of_fold(parameters)[0]),
             task.measured("int8", int8_model, int8_features, int8_data.out_of_fold(parameters)[0]),
         )
         chosen = choose(float32, int8, errors=earlier.errors if earlier else 1.0)
-        look = _learn_look(chosen.features, recipe, split)
-        head = _fit_head(look, task.truth, len(dataset.labels), parameters, task.seed)
+        learnt = _learn_look(chosen.features, recipe, split)
+        head = _fit_head(learnt, task.truth, len(dataset.labels), parameters, task.seed)
     all_ranges = {**known, ranges_key(recipe): ranges}
     if earlier is not None:
         lineage = msgspec.structs.replace(earlier, parameters=dict(tuned.chosen.parameters), ranges=all_ranges)

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 MOST_PHOTOS_FOR_REGION: Final = 300
 _REGION_TAPS: Final = ("block10", "head")
-_REGION_BUILD: Final = "1"
+_REGION_BUILD: Final = "3"
 
 
 def n_copies(n_photos: int) -> int:
     """Returns how many altered copies each photo gets: the fewer photos, the more they gain from it."""
-    return 2 if n_photos <= 600 else 1
+    return 4 if n_photos <= 600 else 2
 
 
 def outputs_of(
@@ -75,11 +75,11 @@ def find_region(dataset: Dataset, learn: NDArray[np.int64], folds: NDArray[np.in
     """
     step = -(-len(learn) // MOST_PHOTOS_FOR_REGION)
     rows, folds = learn[::step], folds[::step]
-    photos = [dataset.photos[row] for row in rows]
+    photos, groups = [dataset.photos[row] for row in rows], dataset.split_groups()[rows]
     recipe = Recipe(View(crop=None, size=SIZE))
     seen = hashlib.sha256(f"{recipe.digest} {_REGION_TAPS} build {_REGION_BUILD}".encode())
-    for photo, fold in zip(photos, folds.tolist(), strict=True):
-        seen.update(f"{photo.digest} {photo.label} {fold}\n".encode())
+    for photo, fold, group in zip(photos, folds.tolist(), groups.tolist(), strict=True):
+        seen.update(f"{photo.digest} {photo.label} {fold} {group}\n".encode())
 
     def search() -> NDArray[np.float32]:
         with progress("Finding where to look", len(photos)) as done:
@@ -90,7 +90,7 @@ def find_region(dataset: Dataset, learn: NDArray[np.int64], folds: NDArray[np.in
                 done()
         stacked = [np.stack([photo_maps[depth] for photo_maps in maps]) for depth in range(len(_REGION_TAPS))]
         aspects = [photo.width / photo.height for photo in photos]
-        place = find_place(stacked, dataset.targets[rows], folds, float(np.median(aspects)))
+        place = find_place(stacked, dataset.targets[rows], folds, groups, float(np.median(aspects)))
         return np.array([place.x, place.y], np.float32)
 
     x, y = remembered("region", seen.hexdigest(), search).tolist()
@@ -100,16 +100,17 @@ def find_region(dataset: Dataset, learn: NDArray[np.int64], folds: NDArray[np.in
 def embed_looks(
     dataset: Dataset, learn: NDArray[np.int64], looks: Mapping[str, Recipe], workers: int
 ) -> dict[str, Embedded]:
-    """Embeds all photos, and altered copies of those in the rows `learn`, once for each look."""
+    """Embeds all photos, and an altered copy of those in the rows `learn`, once for each look: enough to choose one."""
     return {
         name: embed_copies(
-            dataset, learn, feature_model(recipe), recipe.digest, f"Looking at the {_name(recipe.view)}", workers
+            dataset, learn, feature_model(recipe), recipe.digest, f"Looking at the {name_of(recipe.view)}", workers, 1
         )
         for name, recipe in looks.items()
     }
 
 
-def _name(view: View) -> str:
+def name_of(view: View) -> str:
+    """Returns what is seen, for people."""
     if isinstance(view.crop, Rectangle):
         return f"region {view.crop}"
     return "whole photos" if view.crop is None else f"region round {view.x:.0%}, {view.y:.0%}"

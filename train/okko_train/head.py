@@ -62,6 +62,24 @@ def hyperparameter_space(n_photos: int, looks: Sequence[str]) -> Space:
     )
 
 
+def usual_hyperparameters(look: str) -> Hyperparameters:
+    """Returns hyperparameters that serve most photos well, few of them too.
+
+    Args:
+        look: name of the look at a photo.
+    """
+    return {
+        "look": look,
+        "components": MAX_COMPONENTS,
+        "hidden_layers": 1,
+        "hidden_units": 32,
+        "dropout": 0.3,
+        "learning_rate": 0.003,
+        "l2": 0.01,
+        "epochs": 80,
+    }
+
+
 @dataclass(frozen=True)
 class Projection:
     """Standardisation and rotation onto the principal axes, strongest first (Pearson, 1901).

@@ -1,8 +1,8 @@
-"""The looks at a photo among which the swarm chooses: the whole of it, or the region that matters.
+"""The looks at a photo among which training chooses: the whole of it, or the region that matters.
 
 Where objects fill the view the whole is better; where neighbours are in view, the region is. Which it is differs from
-rig to rig, so it is a hyperparameter. Where the user has drawn the region nothing else is looked at, and what is chosen
-is whether its middle counts most.
+rig to rig and is measured. Where the user has drawn the region nothing else is looked at, and what is chosen is whether
+its middle counts most.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 SIZE: Final = 224
 REGION_CROP: Final = 0.5
-_OVERALL: Final = (Pool("block10"), Pool("block15"), Pool(EMBEDDING))
+_OVERALL: Final = (Pool("block7"), Pool("block10"), Pool("block14"), Pool("block15"), Pool(EMBEDDING))
 _CENTRED: Final = tuple(Pool(tap, Pooling.CENTRE) for tap in ("block7", "block10", "block14", "block15", "head"))
 
 
 def looks_at(where: Place | Rectangle) -> dict[str, Recipe]:
-    """Returns the looks by name.
+    """Returns the looks by name; the first is the one to take where nothing speaks clearly for another.
 
     Args:
         where: the middle of the region that was found, or the very region that the user has drawn.
     """
     if isinstance(where, Rectangle):
         drawn = View(crop=where, size=SIZE)
-        return {"region": Recipe(drawn, _CENTRED), "region_evenly": Recipe(drawn, _OVERALL)}
+        return {"region_evenly": Recipe(drawn, _OVERALL), "region": Recipe(drawn, _CENTRED)}
     whole = View(crop=None, size=SIZE)
     region = View(crop=REGION_CROP, size=SIZE, x=where.x, y=where.y)
     return {

@@ -130,6 +130,33 @@ def costs_of(
     return np.array([rule.costs.of(rule.verdict(value), truly_ok=ok) for value, ok in outcomes])
 
 
+def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], groups: NDArray[np.int64]) -> bool:
+    """Says whether losses are smaller than others on the same photos by more than one standard error.
+
+    Args:
+        losses: (n_photos,).
+        than: (n_photos,) the others.
+        groups: (n_photos,) see `standard_errors`.
+    """
+    difference = than - losses
+    return bool(difference.mean() > standard_errors(difference[None], groups)[0])
+
+
+def standard_errors(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the standard error (n,) of each row's mean, where photos of one group may err together.
+
+    The sandwich estimator of Liang and Zeger (1986), "Longitudinal data analysis using generalized linear models".
+
+    Args:
+        values: (n, n_photos).
+        groups: (n_photos,) photos with the same number are of one group, such as one rig.
+    """
+    _, of_group = np.unique(groups, return_inverse=True)
+    sums = np.zeros((of_group.max() + 1, len(values)))
+    np.add.at(sums, of_group, (values - values.mean(axis=1, keepdims=True)).T)
+    return np.asarray(np.sqrt((sums**2).sum(axis=0)) / values.shape[1])
+
+
 def share_interval(hits: int, n: int) -> Interval:
     """Returns hits / n with Wilson's 95 % interval, which stays inside [0, 1] and is honest for few photos."""
     share, z2 = hits / n, _Z_95**2

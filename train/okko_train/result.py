@@ -32,7 +32,6 @@ class Trial:
         accuracy: out-of-fold accuracy.
         seconds: processor time that the trial took.
         standard_error: of the cost, over the photos.
-        boldness: mean standard deviation of a photo's scores; small for a network that is held back.
     """
 
     number: int
@@ -42,7 +41,6 @@ class Trial:
     accuracy: float
     seconds: float
     standard_error: float = 0.0
-    boldness: float = 0.0
 
 
 @dataclass(frozen=True)

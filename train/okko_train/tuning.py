@@ -23,7 +23,14 @@ from threadpoolctl import threadpool_limits
 
 from okko_models.errors import OkkoError
 from okko_train.calibration import fit_temperature, losses, softmax
-from okko_train.head import Hyperparameters, Projection, hyperparameter_space, train_network
+from okko_train.head import (
+    Hyperparameters,
+    Projection,
+    hyperparameter_space,
+    train_network,
+    usual_hyperparameters,
+)
+from okko_train.metrics import clearly_better, standard_errors
 from okko_train.network import TrainingDivergedError
 from okko_train.result import LearningCurve, Trial
 from okko_train.shards import encode_part, load_part
@@ -85,12 +92,14 @@ class CrossValidation:
     Attributes:
         folds: at least two for each look, by the look's name.
         truth: (n_photos,) labels.
+        groups: (n_photos,) photos with the same number may err together.
         n_labels: number of labels.
         seed: of every network's weights and photo order.
     """
 
     folds: dict[str, tuple[Fold, ...]]
     truth: NDArray[np.int64]
+    groups: NDArray[np.int64]
     n_labels: int
     seed: int
 
@@ -104,6 +113,7 @@ class CrossValidation:
         n_labels: int,
         seed: int,
         workers: int = 1,
+        groups: NDArray[np.int64] | None = None,
     ) -> CrossValidation:
         """Cuts the photos into the folds that `fold_numbers` names.
 
@@ -111,6 +121,7 @@ class CrossValidation:
             looks: the photos' features, by the look's name.
             truth: (n_photos,) labels.
             fold_numbers: (n_photos,).
+            groups: (n_photos,) photos with the same number may err together; None: each errs alone.
             n_labels: number of labels.
             seed: of every network.
             workers: folds projected at a time, each on one thread.
@@ -127,7 +138,8 @@ class CrossValidation:
         numbers = np.unique(fold_numbers).tolist()
         with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
             folds = {name: tuple(pool.map(project, [(name, number) for number in numbers])) for name in looks}
-        return cls(folds, truth, n_labels, seed)
+        groups = np.arange(len(truth)) if groups is None else groups
+        return cls(folds, truth, groups, n_labels, seed)
 
     def as_part(self, look: str) -> Part:
         """Returns everything that trials with one look need, as plain arrays."""
@@ -136,7 +148,8 @@ class CrossValidation:
             for number, fold in enumerate(self.folds[look])
             for name in Fold.__dataclass_fields__
         }
-        return {"truth": self.truth, "numbers": np.array([self.n_labels, self.seed, len(self.folds[look])]), **folds}
+        numbers = np.array([self.n_labels, self.seed, len(self.folds[look])])
+        return {"truth": self.truth, "groups": self.groups, "numbers": numbers, **folds}
 
     @classmethod
     def from_part(cls, look: str, part: Part) -> CrossValidation:
@@ -144,7 +157,7 @@ class CrossValidation:
         n_labels, seed, n_folds = part["numbers"].tolist()
         names = Fold.__dataclass_fields__
         folds = (Fold(**{name: part[f"{name} {number}"] for name in names}) for number in range(n_folds))
-        return cls({look: tuple(folds)}, part["truth"], n_labels, seed)
+        return cls({look: tuple(folds)}, part["truth"], part["groups"], n_labels, seed)
 
     def out_of_fold(self, parameters: Hyperparameters) -> NDArray[np.float64]:
         """Returns (1 + n_copies, n_photos, n_labels) scores, each from a network that has not seen the photo."""
@@ -205,7 +218,8 @@ def tune(
         data: what a trial is measured on.
         n_trials: when to stop.
         workers: processes side by side; 1 stays in this one.
-        first: to be tried first, apart from the swarm.
+        first: to be tried first, apart from the swarm, and kept unless the swarm finds clearly better ones; None: the
+            usual ones.
         deadline_s: no trial starts after this time of the monotonic clock.
         on_trial: told of each trial.
         engine: what computed the features; if its crew is on other machines, it does the trials, too.
@@ -216,19 +230,32 @@ def tune(
     smallest = min(len(fold.train) for folds in data.folds.values() for fold in folds)
     space = hyperparameter_space(smallest, list(data.folds))
     swarm = Swarm.for_tuning(space.dimension, seed=data.seed)
+    first = first or usual_hyperparameters(next(iter(data.folds)))
     trials: list[Trial] = []
+    losses: list[NDArray[np.float64]] = []
     with _evaluator(data, workers, engine) as evaluate:
         generation = 0
         while len(trials) < n_trials and (not trials or time.monotonic() < deadline_s):
             positions = swarm.ask()
-            known = [first] if first is not None and not trials else []
+            known = [] if trials else [first]
             asked = [cast("Hyperparameters", space.decode(position)) for position in positions]
             candidates = [*known, *asked][: n_trials - len(trials)]
             costs = np.full(len(known) + len(positions), np.inf)
             for index, score in enumerate(evaluate(candidates, deadline_s)):
                 costs[index] = score.cost
                 parameters = cast("dict[str, bool | int | float | str]", candidates[index])
-                trials.append(Trial(len(trials), generation, parameters, **score._asdict()))
+                trials.append(
+                    Trial(
+                        len(trials),
+                        generation,
+                        parameters,
+                        cost=score.cost,
+                        accuracy=score.accuracy,
+                        seconds=score.seconds,
+                        standard_error=score.standard_error,
+                    )
+                )
+                losses.append(score.losses)
                 best = min(trial.cost for trial in trials)
                 on_trial(f"best log loss {best:.4f}")
             swarm.tell(costs[len(known) :])
@@ -238,18 +265,23 @@ def tune(
             f"none of {len(trials)} trials gave a usable network; give more time (--budget) or look at the photos "
             "with `okko data check`"
         )
-    return TuningResult(choose_trial(trials), tuple(trials), stopped_by_budget=len(trials) < n_trials)
+    chosen = choose_trial(trials, losses, data.groups)
+    return TuningResult(chosen, tuple(trials), stopped_by_budget=len(trials) < n_trials)
 
 
-def choose_trial(trials: Sequence[Trial]) -> Trial:
-    """Returns the trial to ship: of those within one standard error of the cheapest, the one that is held back most.
+def choose_trial(trials: Sequence[Trial], losses: Sequence[NDArray[np.float64]], groups: NDArray[np.int64]) -> Trial:
+    """Returns the trial to ship: the cheapest if it is clearly better than the first one, else the first.
 
-    Differences smaller than the error of measurement are chance, and what is held back carries over better to photos
-    of another day (the one-standard-error rule; Breiman et al., 1984, "Classification and regression trees", 3.4.3).
+    The best of many trials is in part the luckiest, and the fewer the photos, the more so; the first is known to serve.
+
+    Args:
+        trials: at least one.
+        losses: (n_photos,) log loss of each photo, for each trial.
+        groups: (n_photos,) photos with the same number may err together.
     """
     cheapest = min(trials, key=lambda trial: trial.cost)
-    limit = cheapest.cost + cheapest.standard_error
-    return min((trial for trial in trials if trial.cost <= limit), key=lambda trial: trial.boldness)
+    better = clearly_better(losses[cheapest.number], losses[0], groups)
+    return cheapest if better or not math.isfinite(trials[0].cost) else trials[0]
 
 
 class _Score(NamedTuple):
@@ -257,7 +289,7 @@ class _Score(NamedTuple):
     accuracy: float
     seconds: float
     standard_error: float
-    boldness: float
+    losses: NDArray[np.float64]
 
 
 class _Evaluate(Protocol):
@@ -350,20 +382,40 @@ def _score_in_worker(parameters: Hyperparameters) -> _Score:
     return _score(_worker_data, parameters)
 
 
+def choose_look(data: CrossValidation) -> str:
+    """Returns the look to take: the best one if it is clearly better than the first, else the first.
+
+    All are measured with the usual head.
+    """
+    each: dict[str, NDArray[np.float64]] = {}
+    for look in data.folds:
+        with contextlib.suppress(TrainingDivergedError), np.errstate(all="ignore"), threadpool_limits(1):
+            each[look] = _losses_of_photos(data.out_of_fold(usual_hyperparameters(look)), data.truth)
+    if not each:
+        return next(iter(data.folds))
+    first, best = next(iter(each)), min(each, key=lambda look: each[look].mean())
+    return best if clearly_better(each[best], each[first], data.groups) else first
+
+
+def _losses_of_photos(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Log loss (n_photos,) of scores (1 + n_copies, n_photos, n_labels), calibrated, in nats."""
+    temperature = fit_temperature(logits[0], truth)
+    each = np.stack([losses(softmax(version / temperature), truth) for version in logits])
+    # Altered copies of photos that the network has not seen stand for the next day; they count half.
+    return np.asarray((each[0] + (each[1:] if len(each) > 1 else each).mean(axis=0)) / 2)
+
+
 def _score(data: CrossValidation, parameters: Hyperparameters) -> _Score:
     started = time.process_time()
     with contextlib.suppress(TrainingDivergedError), np.errstate(all="ignore"):
         logits = data.out_of_fold(parameters)
         if np.isfinite(logits).all():
-            temperature = fit_temperature(logits[0], data.truth)
-            each = np.stack([losses(softmax(version / temperature), data.truth) for version in logits])
-            # Altered copies of photos that the network has not seen stand for the next day; they count half.
-            per_photo = (each[0] + (each[1:] if len(each) > 1 else each).mean(axis=0)) / 2
+            per_photo = _losses_of_photos(logits, data.truth)
             return _Score(
                 cost=float(per_photo.mean()),
                 accuracy=float((logits[0].argmax(axis=1) == data.truth).mean()),
                 seconds=time.process_time() - started,
-                standard_error=float(per_photo.std() / math.sqrt(len(per_photo))),
-                boldness=float(logits[0].std(axis=1).mean()),
+                standard_error=float(standard_errors(per_photo[None], data.groups)[0]),
+                losses=per_photo,
             )
-    return _Score(math.inf, 0.0, time.process_time() - started, 0.0, 0.0)
+    return _Score(math.inf, 0.0, time.process_time() - started, 0.0, np.full(len(data.truth), math.inf))
