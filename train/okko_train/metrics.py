@@ -145,16 +145,20 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], group
 def standard_errors(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
     """Returns the standard error (n,) of each row's mean, where photos of one group may err together.
 
-    The sandwich estimator of Liang and Zeger (1986), "Longitudinal data analysis using generalized linear models".
+    The sandwich estimator of Liang and Zeger (1986), "Longitudinal data analysis using generalized linear models", with
+    the correction g / (g - 1) for g groups; infinite for one group, which says nothing of others.
 
     Args:
         values: (n, n_photos).
         groups: (n_photos,) photos with the same number are of one group, such as one rig.
     """
     _, of_group = np.unique(groups, return_inverse=True)
-    sums = np.zeros((of_group.max() + 1, len(values)))
+    n_groups = int(of_group.max()) + 1
+    if n_groups == 1:
+        return np.full(len(values), np.inf)
+    sums = np.zeros((n_groups, len(values)))
     np.add.at(sums, of_group, (values - values.mean(axis=1, keepdims=True)).T)
-    return np.asarray(np.sqrt((sums**2).sum(axis=0)) / values.shape[1])
+    return np.asarray(np.sqrt((sums**2).sum(axis=0) * n_groups / (n_groups - 1)) / values.shape[1])
 
 
 def share_interval(hits: int, n: int) -> Interval:

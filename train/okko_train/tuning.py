@@ -280,8 +280,9 @@ def choose_trial(trials: Sequence[Trial], losses: Sequence[NDArray[np.float64]],
         groups: (n_photos,) photos with the same number may err together.
     """
     cheapest = min(trials, key=lambda trial: trial.cost)
-    better = clearly_better(losses[cheapest.number], losses[0], groups)
-    return cheapest if better or not math.isfinite(trials[0].cost) else trials[0]
+    if not math.isfinite(trials[0].cost):
+        return cheapest
+    return cheapest if clearly_better(losses[cheapest.number], losses[0], groups) else trials[0]
 
 
 class _Score(NamedTuple):
