@@ -162,7 +162,7 @@ def train_network(
         components: (n_photos, n_components); the first parameters["components"] of them are used.
         truth: (n_photos,) index of the label.
         n_labels: number of labels.
-        parameters: as the swarm chose them.
+        parameters: of the network.
         seed: of the initial weights and of the order of the photos.
         validation: components and labels whose cost is recorded each epoch; nothing is learnt from them.
     """

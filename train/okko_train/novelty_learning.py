@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MOST_PHOTOS: Final = 400
 WRONG_PICTURES: Final = 400
+MOST_COPIES: Final = 2
+"""Altered copies of each photo that are made familiar; more would take time and say the same."""
 _LONGEST_SIDE: Final = 640
 _RELIT_SHARE: Final = 0.5
 
@@ -65,7 +67,7 @@ def learn_novelty(
     """
     chosen = np.arange(len(split.learn))[:: -(-len(split.learn) // MOST_PHOTOS)]
     photos = [dataset.photos[row] for row in split.learn[chosen]]
-    n_copies = max(1, len(features.copies))
+    n_copies = max(1, min(MOST_COPIES, len(features.copies)))
     with progress("Learning what is familiar", len(photos) * (1 + n_copies) + WRONG_PICTURES) as seen:
         glance = glance_model()
         data = glance.SerializeToString()
@@ -85,7 +87,7 @@ def learn_novelty(
     if not by_heart:
         width = features.photos.shape[1]
         glances = np.concatenate([features.photos[split.learn[chosen]], glances], axis=1)
-        copies = np.concatenate([features.copies[:, chosen], copies], axis=2)
+        copies = np.concatenate([features.copies[:n_copies, chosen], copies], axis=2)
         emphasis = np.concatenate([np.full(width, width**-0.5, np.float32), emphasis])
     with threadpool_limits(1):
         return fit_novelty(glances, copies, strange, split.folds[chosen], emphasis)

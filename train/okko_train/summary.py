@@ -62,7 +62,12 @@ def print_result(result: TrainingResult, out: Path) -> None:
             f"{promise.confidence:.0%} confidence",
         )
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in hyperparameters.items())
-    table.add_row("the swarm chose" if result.chosen >= 0 else "trained", f"{chosen} ({len(result.trials)} trials)")
+    if result.chosen > 0:
+        table.add_row("the swarm chose", f"{chosen} (the best of {len(result.trials)} trials)")
+    elif result.chosen == 0:
+        table.add_row("usual settings", f"{chosen} (of {len(result.trials)} trials none was clearly better)")
+    else:
+        table.add_row("trained", chosen)
     best = {
         each.backbone: each
         for each in sorted(result.variants, key=lambda each: (-each.cost_per_photo, not each.shipped))
