@@ -11,7 +11,7 @@ import pytest
 
 from okko_models.bundle import Bundle, write_bundle
 from okko_models.decision import Costs
-from okko_train import features
+from okko_train import features, variants
 from okko_train.candidates import Task, on_pretrained
 from okko_train.dataset import load_dataset
 from okko_train.lineage import LINEAGE, Lineage, lineage_of
@@ -83,6 +83,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lineage")
     patch = pytest.MonkeyPatch()
     patch.setenv("OKKO_CACHE", str(folder / "cache"))
+    patch.setattr(variants, "latency_ms", lambda model, photos: 1.0)  # a busy machine must not decide what ships here
     paths = {label: sorted((SAMPLES / label).iterdir())[::11] for label in ("OK", "KO")}
     computed = []
     compute = features.compute
