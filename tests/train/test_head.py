@@ -1,4 +1,3 @@
-import math
 import os
 from concurrent.futures import ProcessPoolExecutor
 
@@ -14,8 +13,7 @@ from okko_train.calibration import Calibration, softmax
 from okko_train.export import ParityError, assemble, check_parity
 from okko_train.head import Head, Projection, hyperparameter_space, train_network
 from okko_train.network import Network
-from okko_train.result import Trial
-from okko_train.tuning import CrossValidation, Look, choose_look, choose_trial, tune
+from okko_train.tuning import CrossValidation, Look, choose_look, first_unless_beaten, tune
 
 RNG = np.random.default_rng(0)
 PARAMETERS = {
@@ -138,31 +136,23 @@ def test_the_swarm_finds_the_look_that_tells_the_labels_apart():
     assert not result.stopped_by_budget
 
 
-def trial(number, losses):
-    return Trial(number, 0, {}, float(np.mean(losses)), 0.9, 0.1)
-
-
 @pytest.mark.parametrize(("gain", "chosen"), [(0.05, 2), (0.001, 0)])
-def test_the_first_trial_is_shipped_unless_another_is_clearly_better(gain, chosen):
+def test_the_first_is_kept_unless_another_is_clearly_better(gain, chosen):
     first = RNG.exponential(0.3, 200)
-    losses = [first, first + 1, first - gain + RNG.normal(0, 0.1, 200), np.full(200, math.inf)]
-    trials = [trial(number, each) for number, each in enumerate(losses)]
-    assert choose_trial(trials, losses, np.arange(200)).number == chosen
+    scored = [first, first + 1, first - gain + RNG.normal(0, 0.1, 200), np.full(200, np.inf)]
+    assert first_unless_beaten(scored, np.arange(200)) == chosen
 
 
 def test_what_is_better_on_one_group_alone_is_not_clearly_better():
     first = RNG.exponential(0.3, 200)
     groups = np.arange(200) // 20
-    losses = [first, first - 0.5 * (groups == 3) + 0.01 * groups * (groups < 3)]
-    trials = [trial(number, each) for number, each in enumerate(losses)]
-    assert choose_trial(trials, losses, groups).number == 0
-    assert choose_trial(trials, losses, np.arange(200)).number == 1
+    scored = [first, first - 0.5 * (groups == 3) + 0.01 * groups * (groups < 3)]
+    assert first_unless_beaten(scored, groups) == 0
+    assert first_unless_beaten(scored, np.arange(200)) == 1
 
 
-def test_a_first_trial_that_failed_is_not_shipped():
-    losses = [np.full(50, math.inf), np.full(50, 0.4)]
-    trials = [trial(number, each) for number, each in enumerate(losses)]
-    assert choose_trial(trials, losses, np.arange(50)).number == 1
+def test_a_first_that_failed_is_not_kept():
+    assert first_unless_beaten([np.full(50, np.inf), np.full(50, 0.4)], np.arange(50)) == 1
 
 
 def test_another_look_than_the_first_is_taken_where_it_is_clearly_better():

@@ -195,9 +195,10 @@ def _on_pretrained(
 
     where = task.roi or _place(task, earlier)
     looks = looks_at(where)
-    look, first = str(earlier.parameters.get("look")) if earlier else "", None
-    if earlier is not None and look in looks:
+    first = None
+    if earlier is not None and earlier.parameters.get("look") in looks:
         first, trials = cast("Hyperparameters", earlier.parameters), earlier.trials(trials)
+        look = first["look"]
     else:
         look = choose_look(cross_validate(embed_looks(dataset, split.learn, looks, workers)))
     recipe = looks[look]

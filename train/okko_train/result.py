@@ -31,7 +31,7 @@ class Trial:
         cost: mean out-of-fold log loss after calibration, in nats; infinite when training failed.
         accuracy: out-of-fold accuracy.
         seconds: processor time that the trial took.
-        standard_error: of the cost, over the photos.
+        standard_error: of the cost, over groups of photos.
     """
 
     number: int

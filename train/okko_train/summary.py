@@ -65,7 +65,7 @@ def print_result(result: TrainingResult, out: Path) -> None:
     if result.chosen > 0:
         table.add_row("the swarm chose", f"{chosen} (the best of {len(result.trials)} trials)")
     elif result.chosen == 0:
-        table.add_row("usual settings", f"{chosen} (of {len(result.trials)} trials none was clearly better)")
+        table.add_row("settings kept", f"{chosen} (the first of {len(result.trials)} trials)")
     else:
         table.add_row("trained", chosen)
     best = {

@@ -232,7 +232,7 @@ def tune(
     swarm = Swarm.for_tuning(space.dimension, seed=data.seed)
     first = first or usual_hyperparameters(next(iter(data.folds)))
     trials: list[Trial] = []
-    losses: list[NDArray[np.float64]] = []
+    scored: list[NDArray[np.float64]] = []
     with _evaluator(data, workers, engine) as evaluate:
         generation = 0
         while len(trials) < n_trials and (not trials or time.monotonic() < deadline_s):
@@ -244,18 +244,8 @@ def tune(
             for index, score in enumerate(evaluate(candidates, deadline_s)):
                 costs[index] = score.cost
                 parameters = cast("dict[str, bool | int | float | str]", candidates[index])
-                trials.append(
-                    Trial(
-                        len(trials),
-                        generation,
-                        parameters,
-                        cost=score.cost,
-                        accuracy=score.accuracy,
-                        seconds=score.seconds,
-                        standard_error=score.standard_error,
-                    )
-                )
-                losses.append(score.losses)
+                trials.append(Trial(len(trials), generation, parameters, *score[:-1]))
+                scored.append(score.losses)
                 best = min(trial.cost for trial in trials)
                 on_trial(f"best log loss {best:.4f}")
             swarm.tell(costs[len(known) :])
@@ -265,24 +255,30 @@ def tune(
             f"none of {len(trials)} trials gave a usable network; give more time (--budget) or look at the photos "
             "with `okko data check`"
         )
-    chosen = choose_trial(trials, losses, data.groups)
+    chosen = trials[first_unless_beaten(scored, data.groups)]
     return TuningResult(chosen, tuple(trials), stopped_by_budget=len(trials) < n_trials)
 
 
-def choose_trial(trials: Sequence[Trial], losses: Sequence[NDArray[np.float64]], groups: NDArray[np.int64]) -> Trial:
-    """Returns the trial to ship: the cheapest if it is clearly better than the first one, else the first.
+def choose_look(data: CrossValidation) -> str:
+    """Returns the look to take, measured with the usual head: the first, unless another one is clearly better."""
+    looks = list(data.folds)
+    with threadpool_limits(1):
+        scored = [_score(data, usual_hyperparameters(look)).losses for look in looks]
+    return looks[first_unless_beaten(scored, data.groups)]
 
-    The best of many trials is in part the luckiest, and the fewer the photos, the more so; the first is known to serve.
+
+def first_unless_beaten(scored: Sequence[NDArray[np.float64]], groups: NDArray[np.int64]) -> int:
+    """Returns the index of the best choice if it is clearly better than the first one, else 0.
+
+    The best of many is in part the luckiest, and the fewer the photos, the more so; the first is known to serve.
 
     Args:
-        trials: at least one.
-        losses: (n_photos,) log loss of each photo, for each trial.
+        scored: (n_photos,) log loss of each photo, for each choice; infinite where it failed.
         groups: (n_photos,) photos with the same number may err together.
     """
-    cheapest = min(trials, key=lambda trial: trial.cost)
-    if not math.isfinite(trials[0].cost):
-        return cheapest
-    return cheapest if clearly_better(losses[cheapest.number], losses[0], groups) else trials[0]
+    best = int(np.argmin([each.mean() for each in scored]))
+    failed = not np.isfinite(scored[0]).all()
+    return best if failed or clearly_better(scored[best], scored[0], groups) else 0
 
 
 class _Score(NamedTuple):
@@ -383,35 +379,15 @@ def _score_in_worker(parameters: Hyperparameters) -> _Score:
     return _score(_worker_data, parameters)
 
 
-def choose_look(data: CrossValidation) -> str:
-    """Returns the look to take: the best one if it is clearly better than the first, else the first.
-
-    All are measured with the usual head.
-    """
-    each: dict[str, NDArray[np.float64]] = {}
-    for look in data.folds:
-        with contextlib.suppress(TrainingDivergedError), np.errstate(all="ignore"), threadpool_limits(1):
-            each[look] = _losses_of_photos(data.out_of_fold(usual_hyperparameters(look)), data.truth)
-    if not each:
-        return next(iter(data.folds))
-    first, best = next(iter(each)), min(each, key=lambda look: each[look].mean())
-    return best if clearly_better(each[best], each[first], data.groups) else first
-
-
-def _losses_of_photos(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Log loss (n_photos,) of scores (1 + n_copies, n_photos, n_labels), calibrated, in nats."""
-    temperature = fit_temperature(logits[0], truth)
-    each = np.stack([losses(softmax(version / temperature), truth) for version in logits])
-    # Altered copies of photos that the network has not seen stand for the next day; they count half.
-    return np.asarray((each[0] + (each[1:] if len(each) > 1 else each).mean(axis=0)) / 2)
-
-
 def _score(data: CrossValidation, parameters: Hyperparameters) -> _Score:
     started = time.process_time()
     with contextlib.suppress(TrainingDivergedError), np.errstate(all="ignore"):
         logits = data.out_of_fold(parameters)
         if np.isfinite(logits).all():
-            per_photo = _losses_of_photos(logits, data.truth)
+            temperature = fit_temperature(logits[0], data.truth)
+            each = np.stack([losses(softmax(version / temperature), data.truth) for version in logits])
+            # Altered copies of photos that the network has not seen stand for the next day; they count half.
+            per_photo = (each[0] + (each[1:] if len(each) > 1 else each).mean(axis=0)) / 2
             return _Score(
                 cost=float(per_photo.mean()),
                 accuracy=float((logits[0].argmax(axis=1) == data.truth).mean()),
