@@ -3,6 +3,8 @@
 Pretrained weights come with their batch normalisation folded in and are trained as they are; a network that starts
 from nothing gets batch normalisation (Ioffe and Szegedy, 2015), which is folded when its weights are taken out. So what
 leaves this module is always kernels and offsets, and the graph's builder needs to know nothing of torch.
+
+Pretrained depthwise kernels stay as they are: their gradients took two thirds of a training step and gained nothing.
 """
 
 from __future__ import annotations
@@ -36,12 +38,19 @@ class TorchNetwork(nn.Module):
         n_labels: number of labels.
         weights: of the convolutions; None starts from nothing (He et al., 2015), with batch normalisation.
         dropout: of the features.
+        trained_in: numbers that convolutions compute with in training; weights, and all that is judged, are float32.
     """
 
     def __init__(
-        self, recipe: Recipe, n_labels: int, weights: Mapping[str, NDArray[np.float32]] | None, dropout: float
+        self,
+        recipe: Recipe,
+        n_labels: int,
+        weights: Mapping[str, NDArray[np.float32]] | None,
+        dropout: float,
+        trained_in: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        self._trained_in = trained_in
         self._architecture = recipe.backbone.architecture
         self._pools = recipe.pools
         self.convolutions = nn.ModuleDict()
@@ -97,12 +106,12 @@ class TorchNetwork(nn.Module):
                 pooled.append(value.mean((2, 3)))
             else:
                 pooled.append((value * self.get_buffer(f"bell{index}")).sum((2, 3)))
-        return torch.cat(pooled, 1)
+        return torch.cat(pooled, 1).float()
 
     def freeze(self, n_blocks: int) -> None:
-        """Keeps the stem and the first `n_blocks` blocks as they are."""
+        """Keeps the stem, the first `n_blocks` blocks and all depthwise convolutions as they are."""
         for name, layer in self.convolutions.items():
-            layer.requires_grad_(self.depth(name) >= n_blocks)
+            layer.requires_grad_(self.depth(name) >= n_blocks and layer.groups == 1)
 
     def depth(self, key: str) -> int:
         """How deep a convolution lies: -1 for the stem, the block's number, or the number of blocks for the head."""
@@ -149,12 +158,15 @@ class TorchNetwork(nn.Module):
     def _convolve(self, name: str, x: torch.Tensor, *, relu6: bool = True) -> torch.Tensor:
         layer = self.convolutions[_key(name)]
         kernel, stride = layer.kernel_size[0], layer.stride[0]
+        # bfloat16 is slow where a kernel skips pixels.
+        numbers = self._trained_in if self.training and stride == 1 else torch.float32
         # TensorFlow's SAME, as in the graph: what cannot be halved goes to the right and the bottom.
         total = kernel - stride if kernel > 1 else 0
-        if total > 0:
-            before, after = total // 2, total - total // 2
-            x = functional.pad(x, (before, after, before, after))
-        x = layer(x)
+        before, after = total // 2, total - total // 2
+        x, padding = x.to(numbers), before
+        if before != after:
+            x, padding = functional.pad(x, (before, after, before, after)), 0
+        x = functional.conv2d(x, layer.weight.to(numbers), layer.bias.to(numbers), stride, padding, 1, layer.groups)
         if _key(name) in self.normalisations:
             x = self.normalisations[_key(name)](x)
         return functional.relu6(x) if relu6 else x
