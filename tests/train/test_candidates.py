@@ -16,8 +16,8 @@ def costs(mistakes, n=100, of=1.0):
     return [of] * mistakes + [0.0] * (n - mistakes)
 
 
-def chosen(*candidates):
-    return choose_candidate(list(candidates)).backbone
+def chosen(*candidates, groups=None):
+    return choose_candidate(list(candidates), np.arange(100) if groups is None else groups).backbone
 
 
 def test_what_costs_less_ships_and_of_equals_what_is_surer():
@@ -32,6 +32,12 @@ def test_a_fine_tuned_backbone_ships_unless_the_other_is_clearly_cheaper(mistake
     frozen = candidate("frozen", costs(5), losses=0.1)
     elsewhere = np.roll(costs(mistakes), 30)
     assert chosen(frozen, candidate("tuned", elsewhere, losses=0.3, fine_tuned=True)) == ships
+
+
+def test_what_one_rig_alone_says_is_not_clear():
+    frozen, tuned = candidate("frozen", costs(5)), candidate("tuned", costs(15), fine_tuned=True)
+    assert chosen(frozen, tuned) == "frozen"
+    assert chosen(frozen, tuned, groups=np.arange(100) // 25) == "tuned"
 
 
 def test_one_from_scratch_has_no_such_advance():

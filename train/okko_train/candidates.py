@@ -23,6 +23,7 @@ from okko_train.finetune import FOLDS, TunedNetwork, from_scratch, sized_for, tu
 from okko_train.head import Head, Hyperparameters, Projection, train_network
 from okko_train.lineage import Lineage, ranges_key
 from okko_train.looks import Embedded, looks_at
+from okko_train.metrics import clearly_better
 from okko_train.network import Network
 from okko_train.progress import console, progress
 from okko_train.quantize import activation_ranges, quantize, quantize_with
@@ -78,6 +79,11 @@ class Task:
         """(n_learn,) index of the label of each photo that may be learnt from."""
         return self.dataset.targets[self.split.learn]
 
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(n_learn,) the group of each photo that may be learnt from; photos of one group may err together."""
+        return self.dataset.split_groups()[self.split.learn]
+
     def measured(self, precision: str, model: ModelProto, features: Embedded, logits: NDArray[np.float64]) -> Measured:
         """Measures one precision by its out-of-fold scores `logits` (n_learn, n_labels)."""
         return measure(
@@ -128,16 +134,19 @@ class Candidate:
         return tuple(each.describe(self.backbone, shipped=each is shipped) for each in self.variants)
 
 
-def choose_candidate(candidates: list[Candidate]) -> Candidate:
+def choose_candidate(candidates: list[Candidate], groups: NDArray[np.int64]) -> Candidate:
     """Returns the one that costs least out of fold; of equally cheap ones, that with the smaller log loss.
 
-    A fine-tuned backbone is taken unless that one is clearly cheaper: by more than one standard error of their paired
-    difference. Cross-validation sees only today's light, and what was trained on altered light sees better tomorrow.
+    A fine-tuned backbone is taken unless that one is clearly cheaper. Cross-validation sees only today's light, and
+    what was trained on altered light sees better tomorrow.
+
+    Args:
+        candidates: at least one.
+        groups: (n_learn,) photos with the same number may err together.
     """
     best = min(candidates, key=lambda each: (each.measured.costs.mean(), each.measured.losses.mean()))
     for each in candidates:
-        dearer = each.measured.costs - best.measured.costs
-        if each.fine_tuned and dearer.mean() <= dearer.std() / math.sqrt(len(dearer)):
+        if each.fine_tuned and not clearly_better(best.measured.costs, each.measured.costs, groups):
             return each
     return best
 
@@ -190,7 +199,7 @@ def _on_pretrained(
             n_labels=len(dataset.labels),
             seed=task.seed,
             workers=workers,
-            groups=dataset.split_groups()[split.learn],
+            groups=task.groups,
         )
 
     where = task.roi or _place(task, earlier)

@@ -126,7 +126,7 @@ def train(dataset: Dataset, out: Path, options: Options) -> TrainingResult:
         check_torch()
     task = Task(dataset, split, ok_labels, options.costs, options.max_error, options.roi, options.seed, options.workers)
     candidates = _candidates(task, options, started)
-    chosen = choose_candidate(candidates)
+    chosen = choose_candidate(candidates, task.groups)
     variant, head = chosen.measured, chosen.head
     search = next((each.search for each in candidates if each.search), None)
     familiar = learn_novelty(
