@@ -84,6 +84,34 @@ def test_the_scores_of_plain_features_are_those_of_the_standardised_ones() -> No
     np.testing.assert_allclose(features.numpy() @ weight + bias, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_training_in_bfloat16_follows_training_in_float32_and_judging_is_the_same() -> None:
+    recipe = Recipe(View(crop=None, size=64), POOLS)
+    views, truth = torch.rand(8, 3, 64, 64) * 2 - 1, torch.arange(8) % 2
+    gradients, judged = [], []
+    for numbers in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        network = TorchNetwork(recipe, 2, recipe.backbone.load_weights(), dropout=0.0, trained_in=numbers)
+        torch.nn.init.normal_(network.linear.weight, std=0.01)
+        network.freeze(3)
+        torch.nn.functional.cross_entropy(network(views), truth).backward()
+        moved = [value.grad for value in network.parameters() if value.requires_grad]
+        gradients.append(torch.cat([gradient.flatten() for gradient in moved]))
+        with torch.no_grad():
+            judged.append(network.eval()(views))
+    assert torch.equal(*judged)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.95
+    assert not torch.equal(*gradients)
+
+
+def test_the_first_blocks_and_all_depthwise_kernels_stay() -> None:
+    recipe = Recipe(View(crop=None, size=64), POOLS)
+    network = TorchNetwork(recipe, 2, recipe.backbone.load_weights(), dropout=0.0)
+    network.freeze(3)
+    moving = {name for name, layer in network.convolutions.items() if layer.weight.requires_grad}
+    assert {"block3_expand", "block3_project", "block15_project", "head"} <= moving
+    assert not {name for name in moving if "depthwise" in name or name in ("stem", "block2_project")}
+
+
 def test_altered_views_repeat_with_their_seed_and_an_upright_object_stays_upright() -> None:
     canvas = np.zeros((1, 96, 96, 3), np.uint8)
     canvas[:, :48] = 255  # white above, black below
