@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.special
 
 from okko_models.decision import NOVELTY_LIMIT, Verdict
 from okko_models.manifest import Interval
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from okko_train.calibration_error import CalibrationError
 
 _Z_95 = 1.959964
-_CHANCE = 0.1587
-"""That a normal deviate exceeds one standard error."""
 _BOOTSTRAP_SAMPLES = 2000
 _ROWS_AT_A_TIME = 4_000_000
 
@@ -133,27 +130,16 @@ def costs_of(
     return np.array([rule.costs.of(rule.verdict(value), truly_ok=ok) for value, ok in outcomes])
 
 
-def clearly_better(
-    losses: NDArray[np.float64], than: NDArray[np.float64], groups: NDArray[np.int64], *, best_of: int = 1
-) -> bool:
-    """Says whether losses are smaller than others on the same photos by more than chance gives one time in six.
-
-    Student's t test of the paired differences, one-sided; with many groups that is one standard error. The best of
-    several is in part the luckiest, so the more there were, the more it has to show (Dunn, 1961, "Multiple comparisons
-    among means").
+def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], groups: NDArray[np.int64]) -> bool:
+    """Says whether losses are smaller than others on the same photos by more than one standard error.
 
     Args:
         losses: (n_photos,).
         than: (n_photos,) the others.
         groups: (n_photos,) see `standard_errors`.
-        best_of: among so many `losses` is the best.
     """
     difference = than - losses
-    n_groups = len(np.unique(groups))
-    if n_groups == 1:
-        return False
-    errors = scipy.special.stdtrit(n_groups - 1, 1 - _CHANCE / best_of)
-    return bool(difference.mean() > errors * standard_errors(difference[None], groups)[0])
+    return bool(difference.mean() > standard_errors(difference[None], groups)[0])
 
 
 def standard_errors(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -277,9 +277,8 @@ def first_unless_beaten(scored: Sequence[NDArray[np.float64]], groups: NDArray[n
         groups: (n_photos,) photos with the same number may err together.
     """
     best = int(np.argmin([each.mean() for each in scored]))
-    if best == 0 or not np.isfinite(scored[0]).all():
-        return best
-    return best if clearly_better(scored[best], scored[0], groups, best_of=len(scored) - 1) else 0
+    failed = not np.isfinite(scored[0]).all()
+    return best if failed or clearly_better(scored[best], scored[0], groups) else 0
 
 
 class _Score(NamedTuple):
