@@ -4,7 +4,7 @@ Pretrained weights come with their batch normalisation folded in and are trained
 from nothing gets batch normalisation (Ioffe and Szegedy, 2015), which is folded when its weights are taken out. So what
 leaves this module is always kernels and offsets, and the graph's builder needs to know nothing of torch.
 
-Pretrained depthwise kernels stay as they are: their gradients took two thirds of a training step and gained nothing.
+Pretrained depthwise kernels stay as they are: in bfloat16 their gradients took two thirds of a step and gained nothing.
 """
 
 from __future__ import annotations
